@@ -1,0 +1,8 @@
+package main
+
+type (
+	benchCommand      struct{}
+	benchRelayCommand struct{}
+	benchBotsCommand  struct{}
+	benchLoadCommand  struct{}
+)

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/alecthomas/kong"
+)
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// The exit statuses.
+const (
+	exitFine    = 0
+	exitFailed  = 1
+	exitSetting = 2
+)
+
+// run parses the arguments, does what they ask for, and returns the exit status.
+func run(args []string, stdout, stderr io.Writer) int {
+	command, err := parse(args, stdout, stderr)
+	if err == nil {
+		err = command.Run(streams{out: stdout, err: stderr})
+	}
+	switch {
+	case err == nil:
+		return exitFine
+	case isSetting(err):
+		_, _ = fmt.Fprintln(stderr, "pulsegate:", err)
+		return exitSetting
+	default:
+		_, _ = fmt.Fprintln(stderr, "pulsegate:", err)
+		return exitFailed
+	}
+}
+
+// isSetting tells a wrong setting from everything else that can stop a command.
+func isSetting(err error) bool {
+	var wrong *settingError
+	var usage *kong.ParseError
+	return errors.As(err, &wrong) || errors.As(err, &usage)
+}
+
+// settingError is a setting that is wrong or contradicts another: one sentence that names the flag and the fix.
+type settingError struct{ text string }
+
+func (e *settingError) Error() string { return e.text }
+
+// wrongSetting makes a settingError.
+func wrongSetting(format string, args ...any) error {
+	return &settingError{text: fmt.Sprintf(format, args...)}
+}

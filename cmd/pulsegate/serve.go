@@ -1,0 +1,190 @@
+package main
+
+import (
+	"log/slog"
+	"net"
+	"net/mail"
+	"net/netip"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pulsegate/pulsegate/health"
+)
+
+// serveCommand runs the gateway.
+type serveCommand struct {
+	Listen    string `help:"Address of the API." default:"127.0.0.1:8080"`
+	OpsListen string `help:"Address of /metrics and of the health checks." default:"127.0.0.1:9090"`
+	PublicURL string `help:"URL that people reach the gateway by, for links in mails." name:"public-url" placeholder:"URL"`
+
+	Redis          string `help:"Redis to keep everything in: redis://, rediss://, redis+cluster://h,h or redis+sentinel://h,h/master. Default: a redis-server child, or the in-process store where none is on the PATH." placeholder:"URL"`
+	RequireDurable bool   `help:"Do not start on a store that may forget what it confirmed."`
+	keyFlags
+
+	HealthWindow      time.Duration `help:"How long the outcome of a delivery counts." default:"2m"`
+	HealthMinAttempts int64         `help:"Failures without one acknowledgement that make a bot DOWN." default:"10"`
+	Pause             time.Duration `help:"How long DOWN pauses delivery." default:"2m"`
+	DeliveryTimeout   time.Duration `help:"Time for one try, from the connection to the answer." default:"5s"`
+	QueueEvents       int64         `help:"Events that may wait for one registration." default:"100000"`
+	QueueBytes        int64         `help:"Bytes of events that may wait for one registration." default:"268435456"`
+	AllowCallback     []string      `help:"Private addresses that callbacks may reach, as a CIDR or the word loopback; repeatable." placeholder:"CIDR"`
+	AllowHTTP         bool          `help:"Let callbacks be plain http." name:"allow-http"`
+
+	SMTP     string `help:"Where mails go: smtp[s]://user:pass@host:port. Default: notices are listed and logged only." name:"smtp" placeholder:"URL"`
+	MailFrom string `help:"Sender of mails; needed with --smtp." placeholder:"ADDRESS"`
+
+	PlatformURL       string           `help:"Where handoffs and the bots' calls go. Default: the gateway itself keeps control and tags." name:"platform-url" placeholder:"URL"`
+	PlatformTokenFile string           `help:"File with the platform's bearer token." placeholder:"FILE"`
+	TagIDs            map[string]int64 `help:"The platform's ids of the handoff tags: standard=N,automatic=N,maintenance=N,parent=N." name:"tag-ids" mapsep:"," placeholder:"NAME=N,…"`
+
+	DrainGrace time.Duration `help:"Time between not being ready and closing the listeners, when stopping." default:"500ms"`
+	Try        bool          `help:"Print an admin token of the company demo, and three curl lines to try."`
+}
+
+// Validate refuses settings that cannot be kept or contradict each other, before anything is opened.
+func (c serveCommand) Validate() error {
+	for _, check := range []func() error{c.checkAddresses, c.checkRules, c.checkCallbacks, c.checkMail, c.checkPlatform} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c serveCommand) checkAddresses() error {
+	for flag, address := range map[string]string{"--listen": c.Listen, "--ops-listen": c.OpsListen} {
+		_, port, err := net.SplitHostPort(address)
+		if n, bad := strconv.Atoi(port); err != nil || bad != nil || n < 0 || n > 65535 {
+			return wrongSetting("%s %s: write HOST:PORT, as in 127.0.0.1:8080", flag, address)
+		}
+	}
+	if c.Listen == c.OpsListen && !strings.HasSuffix(c.Listen, ":0") {
+		return wrongSetting("--ops-listen %s: must differ from --listen", c.OpsListen)
+	}
+	if c.Redis != "" {
+		if _, err := redisOptions(c.Redis); err != nil {
+			return err
+		}
+	}
+	return checkURL("--public-url", c.PublicURL)
+}
+
+func (c serveCommand) checkRules() error {
+	rules := c.rules()
+	switch {
+	case c.HealthMinAttempts < 1:
+		return wrongSetting("--health-min-attempts %d: must be at least 1", c.HealthMinAttempts)
+	case c.HealthWindow <= 0 || c.Pause <= 0:
+		return wrongSetting("--health-window and --pause: must be positive")
+	case c.DeliveryTimeout < 500*time.Millisecond || c.DeliveryTimeout > 30*time.Second:
+		return wrongSetting("--delivery-timeout %v: must be from 500ms to 30s", c.DeliveryTimeout)
+	case c.QueueEvents < 1 || c.QueueBytes < 256<<10:
+		return wrongSetting("--queue-events must be at least 1, --queue-bytes at least 262144, which is one event")
+	case c.DrainGrace < 0 || c.DrainGrace > time.Minute:
+		return wrongSetting("--drain-grace %v: must be from 0s to 1m", c.DrainGrace)
+	}
+	if err := rules.Validate(); err != nil {
+		return wrongSetting("%v", err)
+	}
+	return nil
+}
+
+func (c serveCommand) checkCallbacks() error {
+	_, err := c.allowed()
+	return err
+}
+
+func (c serveCommand) checkMail() error {
+	if c.SMTP == "" {
+		if c.MailFrom != "" {
+			return wrongSetting("--mail-from: only with --smtp")
+		}
+		return nil
+	}
+	u, err := url.Parse(c.SMTP)
+	if err != nil || u.Scheme != "smtp" && u.Scheme != "smtps" || u.Hostname() == "" || strings.Trim(u.Path, "/") != "" {
+		return wrongSetting("--smtp: write smtp://user:pass@host:port or smtps://user:pass@host:port")
+	}
+	if c.MailFrom == "" {
+		return wrongSetting("--smtp: needs --mail-from")
+	}
+	if _, err := mail.ParseAddress(c.MailFrom); err != nil {
+		return wrongSetting("--mail-from %s: is not a mail address", c.MailFrom)
+	}
+	return nil
+}
+
+func (c serveCommand) checkPlatform() error {
+	if c.PlatformURL == "" && (c.PlatformTokenFile != "" || len(c.TagIDs) > 0) {
+		return wrongSetting("--platform-token-file and --tag-ids: only with --platform-url")
+	}
+	for name, id := range c.TagIDs {
+		switch name {
+		case "standard", "automatic", "maintenance", "parent":
+		default:
+			return wrongSetting("--tag-ids %s: the names are standard, automatic, maintenance and parent", name)
+		}
+		if id <= 0 {
+			return wrongSetting("--tag-ids %s=%d: must be positive", name, id)
+		}
+	}
+	return checkURL("--platform-url", c.PlatformURL)
+}
+
+// checkURL refuses what is not an http or https URL; an empty one is fine. The text of an error does not hold the URL.
+func checkURL(flag, text string) error {
+	if text == "" {
+		return nil
+	}
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return wrongSetting("%s: write http[s]://host[:port][/path], without user, query and fragment", flag)
+	}
+	return nil
+}
+
+// rules are the settings of judging.
+func (c serveCommand) rules() health.Rules {
+	return health.Rules{Window: c.HealthWindow, MinAttempts: c.HealthMinAttempts, Pause: c.Pause}
+}
+
+// allowed are the address ranges that callbacks may reach beside the public ones.
+func (c serveCommand) allowed() ([]netip.Prefix, error) {
+	var list []netip.Prefix
+	for _, text := range c.AllowCallback {
+		if text == "loopback" {
+			list = append(list, netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128"))
+			continue
+		}
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nil, wrongSetting("--allow-callback %s: write a CIDR as in 10.1.0.0/16, or loopback", text)
+		}
+		list = append(list, prefix.Masked())
+	}
+	return list, nil
+}
+
+// platformToken reads the platform's token; empty when there is no file.
+func (c serveCommand) platformToken() (string, error) {
+	if c.PlatformTokenFile == "" {
+		return "", nil
+	}
+	text, err := os.ReadFile(c.PlatformTokenFile)
+	if err != nil {
+		return "", wrongSetting("--platform-token-file: %v", err)
+	}
+	token := strings.TrimSpace(string(text))
+	if token == "" || strings.ContainsAny(token, " \r\n\t") {
+		return "", wrongSetting("--platform-token-file %s: must hold one token", c.PlatformTokenFile)
+	}
+	return token, nil
+}
+
+// Run serves until a signal ends it.
+func (c serveCommand) Run(s streams, log *slog.Logger) error {
+	return nil
+}

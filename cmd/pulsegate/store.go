@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os/exec"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// storeConfig says which store is wanted.
+type storeConfig struct {
+	url            string // of a Redis; empty: choose by what the machine has
+	data           string // directory of the child's files
+	requireDurable bool   // refuse a store that may forget what it confirmed
+	banner         io.Writer
+	log            *slog.Logger
+}
+
+// store is the Redis that a gateway works on, however it came about.
+type store struct {
+	client    redis.UniversalClient
+	name      string // for people
+	tier      tier
+	addresses []string // host:port that no callback may reach
+	stop      func(context.Context) error
+}
+
+// openStore chooses a store, makes sure that it answers and that it is durable enough, and returns it. The context bounds the
+// opening only. The caller stops the store when nothing uses it any more.
+func openStore(ctx context.Context, cfg storeConfig) (*store, error) {
+	s, err := chooseStore(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.assess(ctx, cfg); err != nil {
+		_ = s.stop(context.WithoutCancel(ctx))
+		return nil, err
+	}
+	return s, nil
+}
+
+// chooseStore takes the Redis that was named, else a child, else the store in process.
+func chooseStore(ctx context.Context, cfg storeConfig) (*store, error) {
+	if cfg.url != "" {
+		return connectStore(cfg.url)
+	}
+	server, err := exec.LookPath("redis-server")
+	if err != nil {
+		return embeddedStore(cfg.banner), nil
+	}
+	return managedStore(ctx, server, cfg)
+}
+
+// connectStore returns a client of the Redis at url.
+func connectStore(url string) (*store, error) {
+	options, err := redisOptions(url)
+	if err != nil {
+		return nil, err
+	}
+	client := redis.NewUniversalClient(options)
+	return &store{
+		client:    client,
+		name:      "Redis at " + redisName(options),
+		addresses: options.Addrs,
+		stop:      func(context.Context) error { return client.Close() },
+	}, nil
+}
+
+// managedStore runs or joins the redis-server of cfg.data.
+func managedStore(ctx context.Context, server string, cfg storeConfig) (*store, error) {
+	m, err := openManaged(ctx, server, cfg.data, cfg.log)
+	if err != nil {
+		return nil, err
+	}
+	options := baseOptions()
+	options.Addrs = []string{"redis-server.child:0"} // a name for messages; the dialer knows the way
+	options.Dialer = m.dial
+	client := redis.NewUniversalClient(options)
+	return &store{
+		client: client,
+		name:   m.describe(),
+		stop: func(ctx context.Context) error {
+			_ = client.Close()
+			return m.stop(ctx)
+		},
+	}, nil
+}
+
+// assess finds the durability tier, warns of what endangers it, and refuses what cfg does not allow.
+func (s *store) assess(ctx context.Context, cfg storeConfig) error {
+	if s.tier == tierMemory {
+		if cfg.requireDurable {
+			return wrongSetting("--require-durable: no redis-server is on the PATH and the store in process forgets everything; install redis-server 6.2 or newer, or name one with --redis")
+		}
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	found, err := inspectStore(ctx, s.client)
+	if err != nil {
+		return fmt.Errorf("reach the store (%s): %w", s.name, err)
+	}
+	s.tier = found.tier
+	if cfg.requireDurable {
+		if fix := found.fix(); fix != "" {
+			return wrongSetting("--require-durable: %s", fix)
+		}
+		return nil
+	}
+	for _, warning := range found.warnings() {
+		cfg.log.Warn("the store is not as it should be", "fix", warning)
+	}
+	return nil
+}
