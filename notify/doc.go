@@ -1,0 +1,2 @@
+// Package notify tells people and the platform.
+package notify
