@@ -1,0 +1,130 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/pulsegate/pulsegate/delivery"
+)
+
+// The limits of the listeners.
+const (
+	headerTime  = 5 * time.Second
+	readTime    = 15 * time.Second
+	writeTime   = 30 * time.Second
+	idleTime    = time.Minute
+	headerLimit = 16 << 10 // bytes
+	bodyLimit   = 8 << 20  // bytes
+)
+
+// Config is what a Gateway is made of. Carrier and Tokens must be set; the zero value of everything else is good.
+type Config struct {
+	Carrier  Carrier
+	Tokens   *Tokens
+	Platform Platform      // nil: calls to be passed on are answered with 501
+	Metrics  Gatherer      // nil: the ops listener has no /metrics
+	Tier     func() string // the durability tier that /readyz names; nil: "unknown"
+	Log      *slog.Logger  // nil: nothing is logged
+	// Validate returns every problem of a registration's values, so that they are answered together with those of its types; it is
+	// pure. nil: none, the carrier has the last word anyway.
+	Validate func(delivery.Registration) []string
+	Timeout  time.Duration // of the work behind one request, its body read; 0 means 10 seconds
+}
+
+// Gateway is the HTTP face. Safe for concurrent use; it starts no goroutine and holds no connection.
+type Gateway struct {
+	Config
+	metrics  *metrics
+	public   http.Handler
+	draining atomic.Bool
+}
+
+// New returns a Gateway that is ready to serve, or an error that names what cfg lacks.
+func New(cfg Config) (*Gateway, error) {
+	switch {
+	case cfg.Carrier == nil:
+		return nil, errors.New("new gateway: Carrier is missing")
+	case cfg.Tokens == nil:
+		return nil, errors.New("new gateway: Tokens is missing")
+	}
+	if cfg.Tier == nil {
+		cfg.Tier = func() string { return "unknown" }
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Validate == nil {
+		cfg.Validate = func(delivery.Registration) []string { return nil }
+	}
+	if cfg.Timeout <= 0 {
+		cfg.Timeout = 10 * time.Second
+	}
+	g := &Gateway{Config: cfg, metrics: newMetrics()}
+	g.public = g.router()
+	return g, nil
+}
+
+// Handler is the public face: the API, /healthz and /readyz.
+func (g *Gateway) Handler() http.Handler { return g.public }
+
+// Drain makes /readyz answer 503 from now on, and asks clients to close their connections; requests are served as before.
+func (g *Gateway) Drain() { g.draining.Store(true) }
+
+// Server returns a server for addr with every limit set; the caller starts and stops it.
+func Server(addr string, handler http.Handler) *http.Server {
+	return &http.Server{
+		Addr: addr, Handler: handler,
+		ReadHeaderTimeout: headerTime, ReadTimeout: readTime, WriteTimeout: writeTime, IdleTimeout: idleTime,
+		MaxHeaderBytes: headerLimit,
+	}
+}
+
+// OpsHandler is the face for operators: /metrics, /healthz and /readyz.
+func (g *Gateway) OpsHandler() http.Handler {
+	mux := http.NewServeMux()
+	for _, r := range opsRoutes() {
+		mux.HandleFunc(r.Method+" "+r.Path, func(w http.ResponseWriter, req *http.Request) { g.serve(w, req, r, nil) })
+	}
+	if g.Metrics != nil {
+		mux.Handle("GET /metrics", scrape(g.Metrics))
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, req *http.Request) { g.serve(w, req, stray(errNoRoute), nil) })
+	return mux
+}
+
+// getHealthz says that the process serves requests, and nothing more.
+func (g *Gateway) getHealthz(_ context.Context, c *call) (answer, error) {
+	return answer{status: http.StatusOK, data: map[string]any{"alive": true, "requestId": c.requestID}, bare: true}, nil
+}
+
+// readiness is the answer of /readyz.
+type readiness struct {
+	Ready     bool     `json:"ready"`
+	Tier      string   `json:"tier"`
+	Missing   []string `json:"missing"` // why it is not ready, in words
+	RequestID string   `json:"requestId"`
+}
+
+// getReadyz says whether requests should be sent here, and if not, why.
+func (g *Gateway) getReadyz(ctx context.Context, c *call) (answer, error) {
+	missing := []string{}
+	if g.draining.Load() {
+		missing = append(missing, "draining: this gateway is about to stop")
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if err := g.Carrier.Ready(ctx); err != nil {
+		g.Log.Warn("store is not ready", "requestId", c.requestID, "err", err)
+		missing = append(missing, "store: it does not answer, or is not prepared yet")
+	}
+	status := http.StatusOK
+	if len(missing) > 0 {
+		status = http.StatusServiceUnavailable
+	}
+	state := readiness{Ready: len(missing) == 0, Tier: g.Tier(), Missing: missing, RequestID: c.requestID}
+	return answer{status: status, data: state, bare: true}, nil
+}

@@ -1,0 +1,66 @@
+package gateway
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// metrics counts what the gateway answers. Its label sets are closed: route names are those of Routes and "unknown", codes are
+// HTTP statuses.
+type metrics struct {
+	requests *prometheus.CounterVec
+	seconds  *prometheus.HistogramVec
+}
+
+// newMetrics returns metrics that belong to no registry yet.
+func newMetrics() *metrics {
+	return &metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "pulsegate_gateway_requests_total",
+			Help: "Answers given, by route and HTTP status.",
+		}, []string{"route", "code"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "pulsegate_gateway_request_seconds",
+			Help:    "Time from the request's header to the end of the answer.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+		}, []string{"route"}),
+	}
+}
+
+// note counts one answer.
+func (m *metrics) note(route string, status int, took time.Duration) {
+	m.requests.WithLabelValues(route, codeLabel(status)).Inc()
+	m.seconds.WithLabelValues(route).Observe(took.Seconds())
+}
+
+// codeLabel keeps the set of codes closed, whatever a platform answers.
+func codeLabel(status int) string {
+	if http.StatusText(status) == "" {
+		return "other"
+	}
+	return strconv.Itoa(status)
+}
+
+// Describe implements prometheus.Collector.
+func (g *Gateway) Describe(ch chan<- *prometheus.Desc) {
+	g.metrics.requests.Describe(ch)
+	g.metrics.seconds.Describe(ch)
+}
+
+// Collect implements prometheus.Collector.
+func (g *Gateway) Collect(ch chan<- prometheus.Metric) {
+	g.metrics.requests.Collect(ch)
+	g.metrics.seconds.Collect(ch)
+}
+
+// Gatherer is where /metrics gathers from.
+type Gatherer = prometheus.Gatherer
+
+// scrape is the page for Prometheus.
+func scrape(from Gatherer) http.Handler {
+	return promhttp.HandlerFor(from, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second})
+}

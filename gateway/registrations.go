@@ -1,0 +1,185 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/pulsegate/pulsegate/delivery"
+)
+
+// registration is a registration on the wire, as it is read. It has no place for a secret.
+type registration struct {
+	Platform        string                 `json:"platform,omitempty"`
+	CompanyKey      string                 `json:"companyKey"`
+	NetworkKey      string                 `json:"networkKey"`
+	NetworkInstance string                 `json:"networkInstance,omitempty"`
+	ExternalID      string                 `json:"externalId"`
+	AppID           string                 `json:"appId"`
+	Name            string                 `json:"name,omitempty"`
+	CallbackURL     string                 `json:"callbackUrl"`
+	Mode            delivery.Mode          `json:"mode"`
+	PublicFilter    *delivery.PublicFilter `json:"publicFilter,omitempty"`
+	Credentials     credentials            `json:"credentials"`
+	Contact         *contact               `json:"contact,omitempty"`
+	AvatarURL       string                 `json:"avatarUrl,omitempty"`
+	Metadata        rawJSON                `json:"metadata,omitempty"`
+	Owner           string                 `json:"owner,omitempty"`
+	RunbookURL      string                 `json:"runbookUrl,omitempty"`
+	TimeoutMs       int64                  `json:"deliveryTimeoutMs,omitempty"`
+	MaxConcurrency  int                    `json:"maxConcurrency,omitempty"`
+	WhenDown        delivery.WhenDown      `json:"whenDown,omitempty"`
+	DebugUntil      int64                  `json:"debugUntil,omitempty"` // epoch milliseconds
+	Created         int64                  `json:"createdEpochMillis"`
+	LastUpdated     int64                  `json:"lastUpdatedEpochMillis"`
+}
+
+// credentials are what may be told of credentials.
+type credentials struct {
+	Type     delivery.CredentialType `json:"type"`
+	Identity string                  `json:"identity,omitempty"`
+}
+
+// contact is whom notices go to.
+type contact struct {
+	Email string `json:"email,omitempty"`
+	Name  string `json:"name,omitempty"`
+}
+
+// onWire is r as it is answered.
+func onWire(r delivery.Registration) registration {
+	w := registration{
+		Platform: r.Platform, CompanyKey: r.CompanyKey, NetworkKey: r.NetworkKey, NetworkInstance: r.NetworkInstance,
+		ExternalID: r.ExternalID, AppID: r.AppID, Name: r.Name, CallbackURL: r.CallbackURL, Mode: r.Mode,
+		PublicFilter: r.PublicFilter, Credentials: credentials{Type: r.Credentials.Type, Identity: r.Credentials.Identity},
+		AvatarURL: r.AvatarURL, Metadata: rawJSON(r.Metadata), Owner: r.Owner, RunbookURL: r.RunbookURL,
+		TimeoutMs: r.DeliveryTimeout.Milliseconds(), MaxConcurrency: r.MaxConcurrency, WhenDown: r.WhenDown,
+		DebugUntil: millis(r.DebugUntil), Created: millis(r.Created), LastUpdated: millis(r.LastUpdated),
+	}
+	if r.ContactEmail != "" || r.ContactName != "" {
+		w.Contact = &contact{Email: r.ContactEmail, Name: r.ContactName}
+	}
+	return w
+}
+
+// millis is t in epoch milliseconds; 0 when there is no time.
+func millis(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}
+
+// listed is the answer that lists registrations.
+func listed(all []delivery.Registration, err error) (answer, error) {
+	if err != nil {
+		return answer{}, err
+	}
+	rows := make([]registration, len(all))
+	for i, r := range all {
+		rows[i] = onWire(r)
+	}
+	return answer{status: http.StatusOK, data: rows}, nil
+}
+
+// done is the answer 202 to a call whose success has nothing to tell.
+func done(err error) (answer, error) { return answer{status: http.StatusAccepted}, err }
+
+// unknown gives ErrNotFound its words.
+func unknown(err error, words string) error {
+	if errors.Is(err, delivery.ErrNotFound) {
+		return say(err, words)
+	}
+	return err
+}
+
+// noSuchBot gives ErrNotFound the words of calls that name a bot.
+func noSuchBot(err error, id delivery.RegID) error {
+	return unknown(err, fmt.Sprintf("No such bot %s for company %s network %s external id %s",
+		id.AppID, id.CompanyKey, id.NetworkKey, id.ExternalID))
+}
+
+// getRegistrations lists all registrations of the token's company.
+func (g *Gateway) getRegistrations(ctx context.Context, c *call) (answer, error) {
+	return listed(g.Carrier.OfCompany(ctx, c.CompanyKey))
+}
+
+// getEntity lists the registrations of one entity; none is an error.
+func (g *Gateway) getEntity(ctx context.Context, c *call) (answer, error) {
+	e, err := c.entity()
+	if err != nil {
+		return answer{}, err
+	}
+	all, err := g.Carrier.OfEntity(ctx, e)
+	if err == nil && len(all) == 0 {
+		err = delivery.ErrNotFound
+	}
+	return listed(all, err)
+}
+
+// getRegistration reads one registration.
+func (g *Gateway) getRegistration(ctx context.Context, c *call) (answer, error) {
+	id, err := c.regID()
+	if err != nil {
+		return answer{}, err
+	}
+	r, err := g.Carrier.Registration(ctx, id)
+	return answer{status: http.StatusOK, data: onWire(r)}, err
+}
+
+// postRegistration creates a registration.
+func (g *Gateway) postRegistration(ctx context.Context, c *call) (answer, error) {
+	r, err := g.registration(c)
+	if err != nil {
+		return answer{}, err
+	}
+	return done(g.Carrier.Create(ctx, r))
+}
+
+// putRegistration creates or replaces a registration.
+func (g *Gateway) putRegistration(ctx context.Context, c *call) (answer, error) {
+	r, err := g.registration(c)
+	if err != nil {
+		return answer{}, err
+	}
+	return done(g.Carrier.Put(ctx, r))
+}
+
+// deleteRegistration deletes a registration.
+func (g *Gateway) deleteRegistration(ctx context.Context, c *call) (answer, error) {
+	id, err := c.ownRegID()
+	if err != nil {
+		return answer{}, err
+	}
+	return answer{status: http.StatusNoContent}, g.Carrier.Delete(ctx, id)
+}
+
+// putMode changes the mode of a registration; its name may be written in any letter case.
+func (g *Gateway) putMode(ctx context.Context, c *call) (answer, error) {
+	id, err := c.ownRegID()
+	if err != nil {
+		return answer{}, err
+	}
+	text, err := c.value("mode")
+	if err != nil {
+		return answer{}, err
+	}
+	mode := delivery.Mode(strings.ToUpper(text))
+	switch mode {
+	case delivery.Live, delivery.Maintenance, delivery.Monitoring:
+		return done(noSuchBot(g.Carrier.SetMode(ctx, id, mode), id))
+	}
+	return answer{}, say(errBad, "Invalid mode: "+text)
+}
+
+// ownRegID is the registration that the path names, if the token may change it.
+func (c *call) ownRegID() (delivery.RegID, error) {
+	id, err := c.regID()
+	if err != nil {
+		return id, err
+	}
+	return id, c.may(id.AppID)
+}

@@ -1,0 +1,42 @@
+package gateway
+
+import (
+	"errors"
+	"net/http"
+
+	"github.com/labstack/echo/v4"
+)
+
+// router lets echo find the route of a request; everything else about the request is done by serve.
+func (g *Gateway) router() http.Handler {
+	e := echo.New()
+	e.IPExtractor = echo.ExtractIPDirect()
+	e.Pre(keepEscapes)
+	e.HTTPErrorHandler = g.strayed
+	for _, r := range Routes() {
+		e.Add(r.Method, r.Path, func(c echo.Context) error {
+			g.serve(c.Response().Writer, c.Request(), r, c.Param)
+			return nil
+		})
+	}
+	return e
+}
+
+// keepEscapes makes echo look at the path as it was sent, so that %2F in a value is not the end of a segment, and every value is
+// unescaped exactly once.
+func keepEscapes(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		url := c.Request().URL
+		url.RawPath = url.EscapedPath()
+		return next(c)
+	}
+}
+
+// strayed answers what fits no route.
+func (g *Gateway) strayed(err error, c echo.Context) {
+	cause := errNoRoute
+	if errors.Is(err, echo.ErrMethodNotAllowed) {
+		cause = errMethod
+	}
+	g.serve(c.Response().Writer, c.Request(), stray(cause), nil)
+}

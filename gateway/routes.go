@@ -1,0 +1,81 @@
+package gateway
+
+import (
+	"context"
+	"net/http"
+)
+
+// Route is one call of the API: how it is named, who may make it, who answers it.
+type Route struct {
+	Method string
+	Path   string  // ":name" stands for one segment, "*" for the rest; values arrive unescaped
+	Name   string  // the label of its metrics
+	Scopes []Scope // whose tokens may call it; empty: no token is needed
+
+	in     dialect
+	handle handler
+}
+
+// handler answers one call. The gateway has read the body, checked the token and its scope; it writes the answer or the error.
+type handler func(g *Gateway, ctx context.Context, c *call) (answer, error)
+
+// Who may call. A bot's token is good for its own app ID only, which is checked where the app ID is known.
+var (
+	sources = []Scope{ScopeAdmin, ScopeSource}
+	bots    = []Scope{ScopeAdmin, ScopeBot}
+)
+
+// Routes returns the whole public face, on one screen.
+func Routes() []Route {
+	const (
+		get, post, put, del = http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete
+
+		entity = "/network/:networkKey/externalId/:externalId"
+		app    = entity + "/appId/:appId"
+	)
+	return append(opsRoutes(), []Route{
+		{post, "/bots/v3/events", "events", sources, general, (*Gateway).postEvents},
+		{get, "/bots/v3/events/:id", "event", sources, general, (*Gateway).getEvent},
+
+		{get, "/bots/v3/registrations", "registrations", bots, reading, (*Gateway).getRegistrations},
+		{post, "/bots/v3/registrations", "registration_create", bots, writing, (*Gateway).postRegistration},
+		{put, "/bots/v3/registrations", "registration_put", bots, writing, (*Gateway).putRegistration},
+		{get, "/bots/v3/registrations" + entity, "registrations_of_entity", bots, reading, (*Gateway).getEntity},
+		{get, "/bots/v3/registrations" + app, "registration", bots, reading, (*Gateway).getRegistration},
+		{del, "/bots/v3/registrations" + app, "registration_delete", bots, deleting, (*Gateway).deleteRegistration},
+		{put, "/bots/v3/registrations" + app + "/mode/:mode", "mode", bots, general, (*Gateway).putMode},
+		{get, "/bots/v3/health/appId/:appId", "health", bots, general, (*Gateway).getHealth},
+
+		{get, "/bots/v3/control" + entity + "/author/*", "control", bots, general, (*Gateway).getControl},
+		{put, "/bots/v3/control", "control_put", bots, general, (*Gateway).putControl},
+
+		{get, "/bots/v3/request/:id", "request", bots, general, (*Gateway).getRequest},
+		{get, "/bots/v3/request/appId/:appId", "requests", bots, general, (*Gateway).getRequests},
+		{get, "/bots/v3/handoffs", "handoffs", bots, general, (*Gateway).getHandoffs},
+		{get, "/bots/v3/notices", "notices", bots, general, (*Gateway).getNotices},
+
+		{put, "/bots/v3/tag", "tag", bots, general, (*Gateway).act},
+		{put, "/bots/v3/tag/remove", "tag_remove", bots, general, (*Gateway).act},
+		{put, "/bots/v3/note", "note", bots, general, (*Gateway).act},
+		{put, "/bots/v3/priority", "priority", bots, general, (*Gateway).act},
+		{put, "/bots/v3/workqueue", "workqueue", bots, general, (*Gateway).act},
+		{put, "/bots/v3/resolve", "resolve", bots, general, (*Gateway).act},
+		{put, "/bots/v3/authors", "authors", bots, general, (*Gateway).act},
+		{put, "/bots/v3/authors/attributes", "authors_attributes", bots, general, (*Gateway).act},
+		{post, "/bots/v3/respond", "respond", bots, general, (*Gateway).speak},
+		{post, "/bots/v3/form", "form", bots, general, (*Gateway).speak},
+	}...)
+}
+
+// opsRoutes are on both listeners.
+func opsRoutes() []Route {
+	return []Route{
+		{Method: http.MethodGet, Path: "/healthz", Name: "healthz", handle: (*Gateway).getHealthz},
+		{Method: http.MethodGet, Path: "/readyz", Name: "readyz", handle: (*Gateway).getReadyz},
+	}
+}
+
+// stray is the route of requests that fit none: they are answered with err.
+func stray(err error) Route {
+	return Route{Name: "unknown", handle: func(*Gateway, context.Context, *call) (answer, error) { return answer{}, err }}
+}
