@@ -188,3 +188,6 @@ func (c serveCommand) platformToken() (string, error) {
 func (c serveCommand) Run(s streams, log *slog.Logger) error {
 	return nil
 }
+
+// listenLine begins the first line that a gateway prints; the address of its API follows.
+const listenLine = "pulsegate listens on http://"
