@@ -16,8 +16,8 @@ const parentTag = "parent"
 
 // The steps of a handoff, as Entry.Step remembers them.
 const (
-	stepTag     = 0 // nothing went through yet
-	stepControl = 1 // the tag went through
+	stepTag      = 0 // nothing went through yet
+	stepControl  = 1 // the tag went through
 	stepUntagged = 2 // the tag was refused for good: control is owed all the same
 )
 
