@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"net"
 	"net/url"
@@ -98,4 +99,47 @@ func redisName(o *redis.UniversalOptions) string {
 		name += " (master " + o.MasterName + ")"
 	}
 	return name
+}
+
+// localAddresses are the addresses that a listener can be reached by: all of this machine when it listens on every interface.
+func localAddresses(of net.Addr) []string {
+	host, port, err := net.SplitHostPort(of.String())
+	if err != nil {
+		return nil
+	}
+	if ip := net.ParseIP(host); ip != nil && !ip.IsUnspecified() {
+		return []string{of.String()}
+	}
+	list := []string{net.JoinHostPort("127.0.0.1", port), net.JoinHostPort("::1", port)}
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		return list
+	}
+	for _, a := range addresses {
+		if network, ok := a.(*net.IPNet); ok {
+			list = append(list, net.JoinHostPort(network.IP.String(), port))
+		}
+	}
+	return list
+}
+
+// resolved adds to host:port addresses those that their names stand for at present.
+func resolved(addresses ...string) []string {
+	list := addresses
+	for _, address := range addresses {
+		host, port, err := net.SplitHostPort(address)
+		if err != nil || net.ParseIP(host) != nil {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), redisTimeout)
+		found, err := net.DefaultResolver.LookupHost(ctx, host)
+		cancel()
+		if err != nil {
+			continue
+		}
+		for _, ip := range found {
+			list = append(list, net.JoinHostPort(ip, port))
+		}
+	}
+	return list
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"log/slog"
 	"net"
 	"net/mail"
@@ -186,7 +187,34 @@ func (c serveCommand) platformToken() (string, error) {
 
 // Run serves until a signal ends it.
 func (c serveCommand) Run(s streams, log *slog.Logger) error {
-	return nil
+	ctx, release := untilSignal()
+	defer release()
+	i, err := c.build(ctx, s, log)
+	if err != nil {
+		return err
+	}
+	return i.run(ctx, func() {
+		i.announce(s.out)
+		if c.Try {
+			c.printTry(s.out, i)
+		}
+	})
+}
+
+// build opens the keys and the store, and assembles the gateway on them.
+func (c serveCommand) build(ctx context.Context, s streams, log *slog.Logger) (*instance, error) {
+	keys, err := openKeys(c.path())
+	if err != nil {
+		return nil, err
+	}
+	if keys.exposed {
+		log.Warn("others than its owner may read the key file: chmod 600 it", "file", c.path())
+	}
+	store, err := openStore(ctx, storeConfig{url: c.Redis, data: c.Data, requireDurable: c.RequireDurable, banner: s.err, log: log})
+	if err != nil {
+		return nil, err
+	}
+	return assemble(assembly{serveCommand: c, keys: keys, store: store, log: log})
 }
 
 // listenLine begins the first line that a gateway prints; the address of its API follows.

@@ -1,0 +1,242 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/pulsegate/pulsegate/delivery"
+	"github.com/pulsegate/pulsegate/gateway"
+	"github.com/pulsegate/pulsegate/notify"
+)
+
+// assembly is what an instance is built from.
+type assembly struct {
+	serveCommand
+	keys  keys
+	store *store // the instance stops it
+	log   *slog.Logger
+}
+
+// instance is a whole gateway in this process: built by assemble, run once.
+type instance struct {
+	assembly
+	api, ops net.Listener
+	carrier  *delivery.Carrier
+	notifier *notify.Notifier
+	gateway  *gateway.Gateway
+	platform *notify.Platform // nil: none
+
+	failed chan error // of a part that ended by itself
+	lives  lifecycle
+}
+
+// assemble builds a gateway from the bottom up; it listens already, and answers when it is run. After an error nothing is left
+// open, the store included.
+func assemble(a assembly) (_ *instance, err error) {
+	i := &instance{assembly: a, failed: make(chan error, 8), lives: lifecycle{log: a.log}}
+	i.lives.onStop("store", 15*time.Second, a.store.stop)
+	defer func() {
+		if err != nil {
+			_ = i.lives.stop()
+		}
+	}()
+	if i.api, err = i.listen("API listener", a.Listen); err != nil {
+		return nil, err
+	}
+	if i.ops, err = i.listen("operations listener", a.OpsListen); err != nil {
+		return nil, err
+	}
+	if i.carrier, err = i.newCarrier(); err != nil {
+		return nil, err
+	}
+	if i.notifier, err = i.newNotifier(); err != nil {
+		return nil, err
+	}
+	if i.gateway, err = i.newGateway(); err != nil {
+		return nil, err
+	}
+	return i, nil
+}
+
+// listen opens a listener. The server that takes it over closes it; closing it again here covers a start that goes no further.
+func (i *instance) listen(name, address string) (net.Listener, error) {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", address, err)
+	}
+	i.lives.onStop(name, time.Second, func(context.Context) error {
+		_ = listener.Close()
+		return nil
+	})
+	return listener, nil
+}
+
+func (i *instance) newCarrier() (*delivery.Carrier, error) {
+	allowed, err := i.allowed()
+	if err != nil {
+		return nil, err
+	}
+	sealer, err := delivery.NewSealer(i.keys.secrets)
+	if err != nil {
+		return nil, err
+	}
+	return delivery.New(delivery.Config{
+		Client:          i.store.client,
+		Rules:           i.rules(),
+		DeliveryTimeout: i.DeliveryTimeout,
+		QueueEvents:     i.QueueEvents,
+		QueueBytes:      i.QueueBytes,
+		Sealer:          sealer,
+		Guard:           delivery.GuardConfig{Allow: allowed, AllowHTTP: i.AllowHTTP, Deny: i.denied()},
+		Log:             i.log,
+	})
+}
+
+// denied are the addresses that no callback may reach, whatever is allowed: those that this gateway itself depends on.
+func (i *instance) denied() []string {
+	list := append(localAddresses(i.api.Addr()), localAddresses(i.ops.Addr())...)
+	list = append(list, resolved(i.store.addresses...)...)
+	if u, err := url.Parse(i.SMTP); err == nil && u.Host != "" {
+		port := u.Port()
+		if port == "" {
+			port = map[string]string{"smtp": "587", "smtps": "465"}[u.Scheme]
+		}
+		list = append(list, resolved(net.JoinHostPort(u.Hostname(), port))...)
+	}
+	return list
+}
+
+func (i *instance) newNotifier() (*notify.Notifier, error) {
+	if i.PlatformURL != "" {
+		token, err := i.platformToken()
+		if err != nil {
+			return nil, err
+		}
+		if i.platform, err = notify.NewPlatform(i.PlatformURL, delivery.Secret(token)); err != nil {
+			return nil, err
+		}
+		i.lives.onStop("platform connections", time.Second, func(context.Context) error {
+			i.platform.Close()
+			return nil
+		})
+	}
+	return notify.New(notify.Config{
+		Outbox:    i.carrier.Outbox(),
+		SMTPURL:   delivery.Secret(i.SMTP),
+		MailFrom:  i.MailFrom,
+		Platform:  i.platform,
+		TagIDs:    i.TagIDs,
+		PublicURL: i.PublicURL,
+		Log:       i.log,
+	})
+}
+
+func (i *instance) newGateway() (*gateway.Gateway, error) {
+	tokens, err := gateway.NewTokens(i.keys.tokens)
+	if err != nil {
+		return nil, err
+	}
+	registry := prometheus.NewRegistry()
+	cfg := gateway.Config{
+		Carrier: i.carrier,
+		Tokens:  tokens,
+		Metrics: registry,
+		Tier:    func() string { return string(i.store.tier) },
+		Log:     i.log,
+	}
+	if i.platform != nil {
+		cfg.Platform = i.platform
+	}
+	g, err := gateway.New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return g, registerMetrics(registry, i.store.tier, i.carrier, i.notifier, g)
+}
+
+// run starts everything, calls ready, and serves until the context ends or a part fails. Then it stops: not ready first, after a
+// short grace the API, then what carries, what tells, and the store.
+func (i *instance) run(ctx context.Context, ready func()) error {
+	i.serve("operations", 3*time.Second, i.ops, i.gateway.OpsHandler())
+	i.work("notices", 30*time.Second, i.notifier.Run)
+	i.work("delivery", 60*time.Second, i.carrier.Run)
+	i.serve("API", 15*time.Second, i.api, i.gateway.Handler())
+	i.lives.onStop("readiness", i.DrainGrace+time.Second, func(ctx context.Context) error {
+		i.gateway.Drain()
+		pause(ctx, i.DrainGrace)
+		return nil
+	})
+	ready()
+	var failure error
+	select {
+	case <-ctx.Done():
+		i.log.Info("stopping")
+	case failure = <-i.failed:
+		i.log.Error("a part has failed, stopping", "error", failure)
+	}
+	if err := i.lives.stop(); err != nil {
+		i.log.Error("not everything stopped in time", "error", err)
+		if failure == nil {
+			failure = err
+		}
+	}
+	return failure
+}
+
+// serve answers requests on a listener until it is stopped; those under way are finished within the limit.
+func (i *instance) serve(name string, limit time.Duration, listener net.Listener, handler http.Handler) {
+	server := gateway.Server("", handler)
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		if err := server.Serve(listener); err != http.ErrServerClosed {
+			i.failed <- fmt.Errorf("serve %s: %w", name, err)
+		}
+	}()
+	i.lives.onStop(name, limit, func(ctx context.Context) error {
+		err := server.Shutdown(ctx)
+		if err != nil {
+			_ = server.Close()
+		}
+		<-served
+		return err
+	})
+}
+
+// work runs a loop that ends when it is told to, within the limit.
+func (i *instance) work(name string, limit time.Duration, loop func(context.Context) error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() {
+		err := loop(ctx)
+		if ctx.Err() == nil {
+			i.failed <- fmt.Errorf("%s ended by itself: %w", name, err)
+		}
+		ended <- err
+	}()
+	i.lives.onStop(name, limit, func(stopping context.Context) error {
+		cancel()
+		select {
+		case err := <-ended:
+			return err
+		case <-stopping.Done():
+			return stopping.Err()
+		}
+	})
+}
+
+// announce prints where the gateway listens, on what it works, and how to get in.
+func (i *instance) announce(out io.Writer) {
+	_, _ = fmt.Fprintf(out, "%s%s\n", listenLine, i.api.Addr())
+	_, _ = fmt.Fprintf(out, "operations on http://%s (/metrics, /healthz, /readyz)\n", i.ops.Addr())
+	_, _ = fmt.Fprintf(out, "store: %s; durability tier: %s\n", i.store.name, i.store.tier)
+	_, _ = fmt.Fprintf(out, "make a token: pulsegate token --key-file %s --company KEY\n", i.path())
+}
