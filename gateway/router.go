@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 
+	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 )
 
@@ -11,7 +12,7 @@ import (
 func (g *Gateway) router() http.Handler {
 	e := echo.New()
 	e.IPExtractor = echo.ExtractIPDirect()
-	e.Pre(keepEscapes)
+	e.Pre(prepare)
 	e.HTTPErrorHandler = g.strayed
 	for _, r := range Routes() {
 		e.Add(r.Method, r.Path, func(c echo.Context) error {
@@ -22,10 +23,13 @@ func (g *Gateway) router() http.Handler {
 	return e
 }
 
-// keepEscapes makes echo look at the path as it was sent, so that %2F in a value is not the end of a segment, and every value is
+// prepare makes echo look at the path as it was sent, so that %2F in a value is not the end of a segment, and every value is
 // unescaped exactly once.
-func keepEscapes(next echo.HandlerFunc) echo.HandlerFunc {
+func prepare(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
+		if c.Request().Method == http.MethodOptions { // echo answers these itself, with the methods that there are
+			c.Response().Header().Set(requestIDHeader, uuid.NewString())
+		}
 		url := c.Request().URL
 		url.RawPath = url.EscapedPath()
 		return next(c)
