@@ -27,4 +27,6 @@
 //   - The child is addressed through a unix socket whose path is noted in --data, because paths of sockets are short and paths
 //     of data directories are not.
 //   - The child is stopped by SIGTERM, on which it writes its append-only file out.
+//   - The bench's generator posts by net/http as the relay does. One over bare sockets was tried: it took 11 us of CPU an event
+//     instead of 15, and the relay reached 0.40 of the generator posting straight to the bots instead of 0.52.
 package main

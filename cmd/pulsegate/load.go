@@ -1,13 +1,11 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"slices"
 	"strconv"
@@ -18,7 +16,7 @@ import (
 )
 
 // benchLoadCommand is the generator of a bench: it posts numbered events, each connection the next one as soon as the last was
-// answered, over hand-made HTTP/1.1, so that it costs little beside what it measures.
+// answered.
 type benchLoadCommand struct {
 	Target        string `help:"HOST:PORT to post to." required:""`
 	Path          string `help:"Path to post to." default:"/bots/v3/events"`
@@ -39,9 +37,11 @@ func (c benchLoadCommand) Run(s streams) error {
 	var posting sync.WaitGroup
 	took := make([][]time.Duration, c.Connections)
 	failed := make([]error, c.Connections)
+	over := &http.Transport{MaxIdleConns: c.Connections, MaxIdleConnsPerHost: c.Connections, DisableCompression: true}
+	defer over.CloseIdleConnections()
 	began := time.Now()
 	for i := range c.Connections {
-		posting.Go(func() { took[i], failed[i] = g.post() })
+		posting.Go(func() { took[i], failed[i] = g.post(over) })
 	}
 	done := make(chan struct{})
 	go func() { posting.Wait(); close(done) }()
@@ -92,25 +92,19 @@ func (g *generator) report() loadReport {
 }
 
 // post takes numbers until there are none left, and returns how long each answer took.
-func (g *generator) post() ([]time.Duration, error) {
-	conn, err := net.Dial("tcp", g.Target)
-	if err != nil {
-		return nil, fmt.Errorf("dial %s: %w", g.Target, err)
-	}
-	defer func() { _ = conn.Close() }()
-	reader := bufio.NewReaderSize(conn, 8<<10)
+func (g *generator) post(over *http.Transport) ([]time.Duration, error) {
 	took := make([]time.Duration, 0, g.Events/int64(g.Connections)+1024)
-	var request, body []byte
+	var event []byte
 	for {
 		number := g.next.Add(1) - 1
 		if number >= g.Events {
 			return took, nil
 		}
-		body = g.appendEvent(body[:0], number)
-		request = append(g.appendHeader(request[:0], len(body)), body...)
+		event = g.appendEvent(event[:0], number)
 		for again := true; again; {
 			start := time.Now()
-			if again, err = g.exchange(conn, reader, request); err != nil {
+			var err error
+			if again, err = g.exchange(over, event); err != nil {
 				return nil, fmt.Errorf("post event %d: %w", number, err)
 			}
 			took = append(took, time.Since(start))
@@ -118,12 +112,9 @@ func (g *generator) post() ([]time.Duration, error) {
 	}
 }
 
-// exchange posts one request and counts the answer; again says that the same is to be sent once more.
-func (g *generator) exchange(conn net.Conn, reader *bufio.Reader, request []byte) (again bool, err error) {
-	if _, err := conn.Write(request); err != nil {
-		return false, err
-	}
-	status, answer, err := readAnswer(reader)
+// exchange posts one event and counts the answer; again says that the same is to be sent once more.
+func (g *generator) exchange(over *http.Transport, event []byte) (again bool, err error) {
+	status, answer, err := g.send(over, event)
 	if err != nil {
 		return false, err
 	}
@@ -147,15 +138,23 @@ func (g *generator) exchange(conn net.Conn, reader *bufio.Reader, request []byte
 	return false, nil
 }
 
-// appendHeader writes the head of a request.
-func (g *generator) appendHeader(to []byte, length int) []byte {
-	to = append(to, "POST "+g.Path+" HTTP/1.1\r\nHost: "+g.Target+"\r\nContent-Type: application/json; charset=utf-8\r\n"...)
-	if g.Token != "" {
-		to = append(to, "Authorization: Bearer "+g.Token+"\r\n"...)
+// send posts one event and reads the answer.
+func (g *generator) send(over *http.Transport, event []byte) (status int, answer []byte, err error) {
+	request, err := http.NewRequest(http.MethodPost, "http://"+g.Target+g.Path, bytes.NewReader(event))
+	if err != nil {
+		return 0, nil, err
 	}
-	to = append(to, "Content-Length: "...)
-	to = strconv.AppendInt(to, int64(length), 10)
-	return append(to, "\r\n\r\n"...)
+	request.Header.Set("Content-Type", "application/json; charset=utf-8")
+	if g.Token != "" {
+		request.Header.Set("Authorization", "Bearer "+g.Token)
+	}
+	response, err := over.RoundTrip(request)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer func() { _ = response.Body.Close() }()
+	answer, err = io.ReadAll(io.LimitReader(response.Body, 64<<10))
+	return response.StatusCode, answer, err
 }
 
 // authorsPerEntity is how many people talk at once on each entity of a bench: each one's events go in order, one at a time.
@@ -183,40 +182,6 @@ func (g *generator) appendEvent(to []byte, number int64) []byte {
 		to = append(to, strings.Repeat("x", fill)...)
 	}
 	return append(to, `"}`...)
-}
-
-// readAnswer reads one HTTP/1.1 answer with a Content-Length.
-func readAnswer(r *bufio.Reader) (status int, body []byte, err error) {
-	line, err := r.ReadSlice('\n')
-	if err != nil {
-		return 0, nil, err
-	}
-	if len(line) < 12 || !bytes.HasPrefix(line, []byte("HTTP/1.1 ")) {
-		return 0, nil, fmt.Errorf("answer begins with %.40q", line)
-	}
-	if status, err = strconv.Atoi(string(line[9:12])); err != nil {
-		return 0, nil, fmt.Errorf("read status: %w", err)
-	}
-	length := -1
-	for {
-		if line, err = r.ReadSlice('\n'); err != nil {
-			return 0, nil, err
-		}
-		if line = bytes.TrimSpace(line); len(line) == 0 {
-			break
-		}
-		if name, value, ok := bytes.Cut(line, []byte(":")); ok && bytes.EqualFold(name, []byte("Content-Length")) {
-			if length, err = strconv.Atoi(string(bytes.TrimSpace(value))); err != nil {
-				return 0, nil, fmt.Errorf("read length of answer: %w", err)
-			}
-		}
-	}
-	if length < 0 || length > 1<<20 {
-		return 0, nil, fmt.Errorf("answer %d has no length that can be read", status)
-	}
-	body = make([]byte, length)
-	_, err = io.ReadFull(r, body)
-	return status, body, err
 }
 
 // quantile returns the value at q of sorted values; 0 when there are none.

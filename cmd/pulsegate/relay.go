@@ -28,20 +28,17 @@ func (c benchRelayCommand) Run(s streams) error {
 	}
 	bodies := make(chan []byte, c.Buffer)
 	var workers sync.WaitGroup
-	client := &http.Client{
-		Transport: &http.Transport{MaxIdleConns: c.Workers, MaxIdleConnsPerHost: c.Workers, DisableCompression: true},
-		Timeout:   10 * time.Second,
-	}
+	transport := &http.Transport{MaxIdleConns: c.Workers, MaxIdleConnsPerHost: c.Workers, DisableCompression: true}
 	for range c.Workers {
 		workers.Go(func() {
 			for body := range bodies {
-				relayOne(client, c.Bot, body)
+				relayOne(transport, c.Bot, body)
 			}
 		})
 	}
 	server := &http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body)
-		if err != nil {
+		body := make([]byte, min(max(r.ContentLength, 0), 1<<20))
+		if _, err := io.ReadFull(r.Body, body); err != nil {
 			w.WriteHeader(http.StatusBadRequest)
 			return
 		}
@@ -55,8 +52,13 @@ func (c benchRelayCommand) Run(s streams) error {
 }
 
 // relayOne posts one body and forgets what came of it.
-func relayOne(client *http.Client, url string, body []byte) {
-	answer, err := client.Post(url, "application/json", bytes.NewReader(body))
+func relayOne(transport *http.Transport, url string, body []byte) {
+	request, err := http.NewRequest(http.MethodPost, url, bytes.NewReader(body))
+	if err != nil {
+		return
+	}
+	request.Header.Set("Content-Type", "application/json")
+	answer, err := transport.RoundTrip(request)
 	if err != nil {
 		return
 	}
