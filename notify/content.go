@@ -18,7 +18,7 @@ func why(reg delivery.Registration, t health.Transition) []string {
 	lines = append(lines, fmt.Sprintf("In the window: %d acknowledged, %d failed.", t.Acknowledged, t.Failed))
 	for _, c := range health.Classes() {
 		if n := t.ByClass[c]; n > 0 {
-			lines = append(lines, fmt.Sprintf("%d: %s", n, classWords(c)))
+			lines = append(lines, counted(n, "time")+": "+classWords(c))
 		}
 	}
 	if t.ByClass[health.Blocked] > 0 {

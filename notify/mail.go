@@ -107,7 +107,7 @@ func (n *Notifier) tellStory(reg delivery.Registration, t health.Transition) sto
 	}
 	return story{
 		Headline: label + ": " + bot,
-		Subject:  "[Pulsegate] " + label + ": " + bot,
+		Subject:  "[Pulsegate] " + label + ": " + strings.ReplaceAll(bot, "=?", "= ?"), // what looks encoded would be decoded by readers
 		Colour:   colour(t.To),
 		Facts:    facts(reg, t),
 		Why:      why(reg, t),
