@@ -11,6 +11,7 @@ import (
 	"strings"
 	"text/template"
 	"time"
+	"unicode"
 
 	"golang.org/x/net/idna"
 
@@ -90,7 +91,7 @@ func recipient(reg delivery.Registration) (*mail.Address, error) {
 	}
 	at := strings.LastIndex(addr.Address, "@")
 	domain := addr.Address[at+1:]
-	if !strings.HasPrefix(domain, "[") {
+	if strings.ContainsFunc(domain, func(r rune) bool { return r > unicode.MaxASCII }) {
 		if domain, err = idna.Lookup.ToASCII(domain); err != nil {
 			return nil, fault
 		}

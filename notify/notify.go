@@ -51,8 +51,8 @@ func New(cfg Config) (*Notifier, error) {
 	switch {
 	case cfg.Outbox == nil:
 		return nil, errors.New("outbox: must be set")
-	case cfg.Takeover < cfg.SMTPTimeout+updateTime:
-		return nil, fmt.Errorf("takeover %v: must be at least %v longer than the SMTP timeout %v", cfg.Takeover, updateTime, cfg.SMTPTimeout)
+	case cfg.Takeover < cfg.mailNeeds():
+		return nil, fmt.Errorf("takeover %v: must be at least %v with an SMTP timeout of %v", cfg.Takeover, cfg.mailNeeds(), cfg.SMTPTimeout)
 	case cfg.Takeover < max(platformNeeds, jobNeeds):
 		return nil, fmt.Errorf("takeover %v: must be at least %v", cfg.Takeover, max(platformNeeds, jobNeeds))
 	}
@@ -91,6 +91,9 @@ func (c Config) withDefaults() Config {
 	}
 	return c
 }
+
+// mailNeeds is what must be left of a lease for a mail to be begun: reading the contact, the conversation, and the mark.
+func (c Config) mailNeeds() time.Duration { return takeTime + c.SMTPTimeout + updateTime }
 
 // checkTagIDs refuses names that no handoff would ever use: a misspelt one would silently leave conversations untagged.
 func checkTagIDs(ids map[string]int64) error {

@@ -54,7 +54,7 @@ func (n *Notifier) Run(ctx context.Context) error {
 	work, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	s := &shift{Notifier: n, ending: ctx.Done()}
-	s.mails = &lane{work: make(chan taken, queue), workers: n.cfg.Workers, needs: n.cfg.SMTPTimeout + updateTime, handle: s.tell}
+	s.mails = &lane{work: make(chan taken, queue), workers: n.cfg.Workers, needs: n.cfg.mailNeeds(), handle: s.tell}
 	s.platform = &lane{work: make(chan taken, queue), workers: n.cfg.Workers, needs: platformNeeds, handle: s.handOff}
 	s.jobs = &lane{work: make(chan taken, queue), workers: jobWorkers, needs: jobNeeds, handle: s.runJob}
 
@@ -95,17 +95,16 @@ func (s *shift) loop(ctx context.Context) {
 			s.cfg.Log.Info("outbox can be read again")
 			away = 0
 		}
-		for _, e := range entries {
-			s.dispatch(ctx, taken{entry: e, until: until})
-		}
+		s.dispatch(ctx, entries, until)
 		if len(entries) < batch {
 			await(ctx, signal)
 		}
 	}
 }
 
+// take is not cut short by the end of Run: entries leased by a Take whose answer nobody read would wait for their leases to end.
 func (s *shift) take(ctx context.Context) ([]delivery.Entry, error) {
-	ctx, cancel := context.WithTimeout(ctx, takeTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), takeTime)
 	defer cancel()
 	return s.cfg.Outbox.Take(ctx, batch, s.cfg.Takeover)
 }
@@ -134,19 +133,21 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// dispatch queues an entry for its lane. When the queue is full the entry goes back to the outbox for a while, the longer the more
+// dispatch queues entries for their lanes. When a queue is full the entry goes back to the outbox for a while, the longer the more
 // of them there are, so that the other lanes' entries behind it are reached.
-func (s *shift) dispatch(ctx context.Context, t taken) {
-	l := s.laneOf(t.entry.Kind)
-	select {
-	case l.work <- t:
-		l.putBack = 0
-		return
-	default:
+func (s *shift) dispatch(ctx context.Context, entries []delivery.Entry, until time.Time) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastUpdate)
+	defer cancel()
+	for _, e := range entries {
+		l, t := s.laneOf(e.Kind), taken{entry: e, until: until}
+		select {
+		case l.work <- t:
+			l.putBack = 0
+		default:
+			l.putBack++
+			s.giveBack(ctx, t, min(time.Second+time.Duration(l.putBack)*10*time.Millisecond, 30*time.Second))
+		}
 	}
-	l.putBack++
-	wait := min(time.Second+time.Duration(l.putBack)*10*time.Millisecond, 30*time.Second)
-	s.giveBack(context.WithoutCancel(ctx), t, wait)
 }
 
 func (s *shift) laneOf(kind delivery.EntryKind) *lane {
