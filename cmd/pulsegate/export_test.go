@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// What the tests of this package, which stand outside it, reach of its inside.
+
+// Run is the whole program but for its exit.
+var Run = run
+
+// Printable escapes a text for a terminal.
+var Printable = printable
+
+// ServeBot runs the sample bot with these arguments until the context ends.
+func ServeBot(ctx context.Context, out io.Writer, args ...string) error {
+	line, err := parse(append([]string{"bot"}, args...), io.Discard, io.Discard)
+	if err != nil {
+		return err
+	}
+	command := line.context.Selected().Target.Interface().(botCommand)
+	return command.serve(ctx, out)
+}
+
+// Keys returns the two keys of a key file.
+func Keys(path string) (tokens, secrets []byte, exposed bool, err error) {
+	k, err := openKeys(path)
+	return k.tokens, k.secrets, k.exposed, err
+}
+
+// Store is a store that was chosen.
+type Store struct {
+	Client redis.UniversalClient
+	Tier   string
+	Name   string
+	Stop   func(context.Context) error
+}
+
+// OpenStore chooses a store.
+func OpenStore(ctx context.Context, url, data string, durable bool, banner io.Writer) (Store, error) {
+	log := slog.New(slog.DiscardHandler)
+	s, err := openStore(ctx, storeConfig{url: url, data: data, requireDurable: durable, banner: banner, log: log})
+	if err != nil {
+		return Store{}, err
+	}
+	return Store{Client: s.client, Tier: string(s.tier), Name: s.name, Stop: s.stop}, nil
+}
+
+// RedisOptions reads a --redis URL.
+var RedisOptions = redisOptions
+
+// Lifecycle is a list of things to stop.
+type Lifecycle = lifecycle
+
+// OnStop adds a thing to stop.
+var OnStop = (*lifecycle).onStop
+
+// StopAll stops everything.
+var StopAll = (*lifecycle).stop
+
+// NewLifecycle returns an empty list.
+func NewLifecycle() *Lifecycle { return &lifecycle{log: slog.New(slog.DiscardHandler)} }
+
+// HoldStore opens a store in data, says so on standard output, and does nothing more: it is the gateway that gets killed.
+func HoldStore(data string) {
+	s, err := OpenStore(context.Background(), "", data, false, os.Stderr)
+	if err != nil {
+		_, _ = os.Stdout.WriteString("failed: " + err.Error() + "\n")
+		return
+	}
+	pid, _ := s.Client.Info(context.Background(), "server").Result()
+	_, _ = os.Stdout.WriteString("open " + field(pid, "process_id") + "\n")
+	select {}
+}
+
+// field reads one value of an INFO text.
+func field(info, name string) string {
+	for line := range strings.Lines(info) {
+		if value, ok := strings.CutPrefix(line, name+":"); ok {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
+
+// Field reads one value of an INFO text.
+var Field = field
