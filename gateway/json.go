@@ -47,7 +47,7 @@ func firstValue(text []byte) (end int64, err error) {
 	return dec.InputOffset(), nil
 }
 
-// tooDeep returns the offset of the first bracket that is nested more than depthLimit deep, or -1.
+// tooDeep returns the offset of the first bracket of the first value that is nested more than depthLimit deep, or -1.
 func tooDeep(text []byte) int64 {
 	depth, inString := 0, false
 	for i := 0; i < len(text); i++ {
@@ -62,7 +62,9 @@ func tooDeep(text []byte) int64 {
 				return int64(i)
 			}
 		case c == '}' || c == ']':
-			depth--
+			if depth--; depth <= 0 {
+				return -1
+			}
 		}
 	}
 	return -1
