@@ -91,3 +91,6 @@ func field(info, name string) string {
 
 // Field reads one value of an INFO text.
 var Field = field
+
+// Mute is a logger that says nothing.
+type Mute = mute

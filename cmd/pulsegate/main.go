@@ -1,17 +1,25 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 
 	"github.com/alecthomas/kong"
+	"github.com/redis/go-redis/v9"
 )
 
 func main() {
+	redis.SetLogger(mute{}) // what it has to say comes back as errors as well
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
+
+// mute is a logger that says nothing.
+type mute struct{}
+
+func (mute) Printf(context.Context, string, ...any) {}
 
 // The exit statuses.
 const (

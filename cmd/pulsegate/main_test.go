@@ -5,6 +5,7 @@ import (
 	"os"
 	"testing"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	main "github.com/pulsegate/pulsegate/cmd/pulsegate"
@@ -12,6 +13,7 @@ import (
 
 // TestMain lets this program stand in for the gateway itself, where a test needs a process of its own.
 func TestMain(m *testing.M) {
+	redis.SetLogger(main.Mute{})
 	switch {
 	case os.Getenv("PULSEGATE_TEST_HOLD") != "":
 		main.HoldStore(os.Getenv("PULSEGATE_TEST_HOLD"))
