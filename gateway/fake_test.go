@@ -50,25 +50,6 @@ func (f *fakeCarrier) newID(prefix string) string {
 	return fmt.Sprintf("%s-0-%06d", prefix, f.ids)
 }
 
-// validate is what the carrier says of the values of a registration.
-func validate(r delivery.Registration) (problems []string) {
-	empty := func(value, name string) {
-		if value == "" {
-			problems = append(problems, name+" may not be empty")
-		}
-	}
-	empty(r.NetworkKey, "networkKey")
-	empty(r.ExternalID, "externalId")
-	empty(r.AppID, "appId")
-	empty(r.CallbackURL, "callbackUrl")
-	empty(string(r.Credentials.Type), "credentials.type")
-	empty(string(r.Credentials.Secret), "credentials.secret")
-	if !slices.Contains([]delivery.Mode{delivery.Live, delivery.Maintenance, delivery.Monitoring}, r.Mode) {
-		problems = append(problems, "mode must be LIVE, MAINTENANCE or MONITORING")
-	}
-	return problems
-}
-
 func (f *fakeCarrier) Create(_ context.Context, r delivery.Registration) error {
 	defer f.lock()()
 	if _, ok := f.regs[r.RegID]; ok {
@@ -86,7 +67,7 @@ func (f *fakeCarrier) put(r delivery.Registration) error {
 	if f.away {
 		return delivery.ErrUnavailable
 	}
-	if problems := validate(r); len(problems) > 0 {
+	if problems := delivery.Validate(r); len(problems) > 0 {
 		return &delivery.ValidationError{Problems: problems}
 	}
 	others := 0

@@ -7,8 +7,6 @@ import (
 	"net/http"
 	"sync/atomic"
 	"time"
-
-	"github.com/pulsegate/pulsegate/delivery"
 )
 
 // The limits of the listeners.
@@ -29,9 +27,6 @@ type Config struct {
 	Metrics  Gatherer      // nil: the ops listener has no /metrics
 	Tier     func() string // the durability tier that /readyz names; nil: "unknown"
 	Log      *slog.Logger  // nil: nothing is logged
-	// Validate returns every problem of a registration's values, so that they are answered together with those of its types; it is
-	// pure. nil: none, the carrier has the last word anyway.
-	Validate func(delivery.Registration) []string
 	Timeout  time.Duration // of the work behind one request, its body read; 0 means 10 seconds
 }
 
@@ -56,9 +51,6 @@ func New(cfg Config) (*Gateway, error) {
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
-	}
-	if cfg.Validate == nil {
-		cfg.Validate = func(delivery.Registration) []string { return nil }
 	}
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = 10 * time.Second

@@ -10,7 +10,7 @@ import (
 
 // registration reads the body as a registration that the token may write. All its problems, those of wrong types and those of
 // wrong values, come as one *delivery.ValidationError.
-func (g *Gateway) registration(c *call) (delivery.Registration, error) {
+func (c *call) registration() (delivery.Registration, error) {
 	f, err := readFields(c.body)
 	if err != nil {
 		return delivery.Registration{}, err
@@ -27,7 +27,7 @@ func (g *Gateway) registration(c *call) (delivery.Registration, error) {
 			return r, err
 		}
 	}
-	if problems := allProblems(*f.problems, g.Validate(r)); len(problems) > 0 {
+	if problems := allProblems(*f.problems, delivery.Validate(r)); len(problems) > 0 {
 		return r, &delivery.ValidationError{Problems: problems}
 	}
 	return r, nil

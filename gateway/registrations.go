@@ -132,7 +132,7 @@ func (g *Gateway) getRegistration(ctx context.Context, c *call) (answer, error) 
 
 // postRegistration creates a registration.
 func (g *Gateway) postRegistration(ctx context.Context, c *call) (answer, error) {
-	r, err := g.registration(c)
+	r, err := c.registration()
 	if err != nil {
 		return answer{}, err
 	}
@@ -141,7 +141,7 @@ func (g *Gateway) postRegistration(ctx context.Context, c *call) (answer, error)
 
 // putRegistration creates or replaces a registration.
 func (g *Gateway) putRegistration(ctx context.Context, c *call) (answer, error) {
-	r, err := g.registration(c)
+	r, err := c.registration()
 	if err != nil {
 		return answer{}, err
 	}

@@ -36,7 +36,7 @@ func newStage(t testing.TB, change ...func(*gateway.Config)) *stage {
 	s := &stage{carrier: newFakeCarrier(), tokens: tokens, log: &bytes.Buffer{}}
 	registry := prometheus.NewRegistry()
 	cfg := gateway.Config{
-		Carrier: s.carrier, Tokens: tokens, Validate: validate, Metrics: registry,
+		Carrier: s.carrier, Tokens: tokens, Metrics: registry,
 		Tier: func() string { return "memory" }, Log: slog.New(slog.NewTextHandler(s.log, nil)),
 	}
 	for _, c := range change {

@@ -1,0 +1,92 @@
+// Package gateway is the HTTP face: the routes, who may call them, and how answers and errors look on the wire. It decides nothing:
+// what becomes of an event, a registration or a conversation is decided by the Carrier that it is given.
+//
+// # The smallest program
+//
+//	tokens, err := gateway.NewTokens(key)                                        // key: 32 secret bytes
+//	g, err := gateway.New(gateway.Config{Carrier: carrier, Tokens: tokens})
+//	public := gateway.Server("127.0.0.1:8080", g.Handler())
+//	ops := gateway.Server("127.0.0.1:9090", g.OpsHandler())
+//
+// The caller starts and stops the servers, calls Drain before it stops them, and registers g, which is a prometheus.Collector.
+//
+// # A request
+//
+// Echo finds the route, and from there on everything happens in one place, serve: the request gets an id; its token is verified and
+// the token's scope held against the route; query and body are read within their limits; the route's handler is asked, with a
+// deadline; its answer or its error is written, with the id in header and body; it is counted. A handler sees neither echo nor a
+// ResponseWriter: it gets a call and returns an answer or an error, and is a few lines long.
+//
+// # Routes
+//
+// All paths but those of the probes begin with /bots/v3 and need a bearer token. A token's company is the only one that it can see:
+// what belongs to another looks as if it did not exist. A bot's token is good for its own app ID, and 403 is the answer elsewhere.
+//
+//	POST   events                                            admin, source   one event, an array, or one per line: 202
+//	GET    events/{id}                                       admin, source   what became of it, a row per registration
+//	GET    registrations                                     admin, bot      all of the company
+//	POST   registrations                                     admin, bot      create: 202
+//	PUT    registrations                                     admin, bot      create or replace: 202
+//	GET    registrations/network/{n}/externalId/{e}          admin, bot      those of one entity
+//	GET    …/appId/{a}                                       admin, bot      one
+//	DELETE …/appId/{a}                                       admin, bot      204
+//	PUT    …/appId/{a}/mode/{mode}                           admin, bot      202
+//	GET    health/appId/{a}                                  admin, bot      an element per registration
+//	GET    control/network/{n}/externalId/{e}/author/{…}     admin, bot      who owns the conversation
+//	PUT    control                                           admin, bot      pass it on: 200 and the object as it came
+//	GET    request/{id}                                      admin, bot      one record; its payload is JSON
+//	GET    request/appId/{a}?from=1d&state=ERROR&origin=BOT  admin, bot      records; their payloads are strings
+//	GET    handoffs, notices ?appId= &limit=                 admin, bot      newest first
+//	PUT    tag, tag/remove, note, priority, workqueue,       admin, bot      passed on to the platform, not in MAINTENANCE
+//	       resolve, authors, authors/attributes
+//	POST   respond, form                                     admin, bot      the same, only for a LIVE bot that owns the conversation
+//	GET    /healthz, /readyz                                 anybody         on both listeners; /metrics on that for operators
+//
+// # Errors
+//
+// One table, faults, leads from errors to answers. There are four envelopes, each with the request id:
+//
+//	{"error":{"messages":[…]},"requestId":…}     in general
+//	{"error":{"message":…},"requestId":…}        404 of registrations
+//	{"error":{"message":"Unauthorized","requestId":…}}   401
+//	{"errors":[…],"requestId":…}                 400, 409 and 422 of a registration that is written; 500 of a deletion
+//
+//	400  a body, a path or a query that is not understood     413  a body over 8 MiB, more than 1,000 events
+//	401  no good token                                        422  an event or a registration with wrong values; a key used twice
+//	403  scope, another bot, mode, ownership                  500  our own fault: constant words, one line in the log
+//	404  it does not exist, or is another company's           501  no platform is set
+//	405  another method                                       502  the platform did not answer
+//	408  the body did not arrive in time                      503  the store is away or full: Retry-After
+//	409  it exists; another is LIVE; ten there are; control has changed
+//
+// Events of one request fail singly: 202 if any was stored, and a row per event, in order. If none was, the status is the first
+// of 503, 500, 400, 422, 404 that any of them has.
+//
+// # Bodies
+//
+// JSON is read strictly: no key twice in one object, valid UTF-8, nothing behind the value, at most 100 deep; the fault is named with
+// its offset. Events are cut apart and handed on byte for byte. Members that nobody knows are ignored; the empty string and null
+// count as absent. A registration's problems, those of types and those of values, are answered all at once.
+//
+// # Failures and crashes
+//
+// The gateway keeps nothing: a crash loses requests under way and no more. 202 is written after the carrier has said that the events
+// are stored. Calls of bots are recorded after they were made; a crash in between loses the record, not the call.
+//
+// # Concurrency
+//
+// A Gateway and its Tokens are safe for concurrent use. It starts no goroutine.
+//
+// # Decisions
+//
+//   - Handlers do not see echo: version 4 gets fixes until 2026-12-31, and the step to version 5 is to change router.go.
+//   - Signing uses a key derived from the one given (HKDF), so that a token never tells anything of other uses of that secret.
+//   - The request id of a call by a bot is that of its record, so that it can be looked up; of every other call it is a UUID.
+//   - 400 and 409 of a written registration use the envelope of its 422: the API documents one shape for all 4xx of that call.
+//   - An event over 256 KiB is its own fault (422), since the others of its request may be stored; a body over 8 MiB is 413.
+//   - A conversation that nobody owns is answered with the owner type UNDETERMINED, so that owner.type is always there.
+//   - A bot may read every registration of its company, as any valid token could in the API that it was written for.
+//   - from=32d is answered like any other wrong text in "from"; the documented bound is 31 days.
+//   - The platform's 401 and redirects are between it and the gateway, so the bot reads 502; every other answer of it is passed on.
+//   - Nothing but failures of our own is logged per request: the rest is counted, and told to the caller.
+package gateway
