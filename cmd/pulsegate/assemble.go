@@ -146,12 +146,11 @@ func (i *instance) newGateway() (*gateway.Gateway, error) {
 	}
 	registry := prometheus.NewRegistry()
 	cfg := gateway.Config{
-		Carrier:  i.carrier,
-		Tokens:   tokens,
-		Metrics:  registry,
-		Tier:     func() string { return string(i.store.tier) },
-		Validate: delivery.Validate,
-		Log:      i.log,
+		Carrier: i.carrier,
+		Tokens:  tokens,
+		Metrics: registry,
+		Tier:    func() string { return string(i.store.tier) },
+		Log:     i.log,
 	}
 	if i.platform != nil {
 		cfg.Platform = i.platform

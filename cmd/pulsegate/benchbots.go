@@ -2,9 +2,7 @@ package main
 
 import (
 	"bytes"
-	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -18,9 +16,9 @@ type benchBotsCommand struct {
 
 // Run takes events until stdin ends, and reports on every line on it.
 func (c benchBotsCommand) Run(s streams) error {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := listenLoopback()
 	if err != nil {
-		return fmt.Errorf("listen: %w", err)
+		return err
 	}
 	account := &benchAccount{seen: make([]atomic.Bool, c.Events)}
 	server := &http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: account}

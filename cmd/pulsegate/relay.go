@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -22,9 +21,9 @@ type benchRelayCommand struct {
 
 // Run relays until stdin ends.
 func (c benchRelayCommand) Run(s streams) error {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := listenLoopback()
 	if err != nil {
-		return fmt.Errorf("listen: %w", err)
+		return err
 	}
 	bodies := make(chan []byte, c.Buffer)
 	var workers sync.WaitGroup
