@@ -1,0 +1,177 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/pulsegate/pulsegate/health"
+)
+
+// Accept takes events in and returns one receipt for each, in order. A receipt without Err means that the store has the event. The
+// company is the caller's; an event for another company's coordinate is an unknown entity.
+func (c *Carrier) Accept(ctx context.Context, company string, events []Incoming) []Receipt {
+	receipts := make([]Receipt, len(events))
+	work := make([]*accepted, len(events))
+	for i, in := range events {
+		ev, err := parseEvent(in.Body)
+		if err == nil && ev.entity.CompanyKey != company {
+			err = ErrUnknownEntity
+		}
+		if err != nil {
+			receipts[i].Err = err
+			continue
+		}
+		work[i] = &accepted{ev: ev, part: newPart(c.store.now().UnixMilli()), key: in.Key}
+		if ev.ownID != "" {
+			work[i].key = "id:" + ev.ownID
+		} else if in.Key != "" {
+			work[i].key = "key:" + in.Key
+		}
+	}
+	c.acceptAll(ctx, work)
+	for i, ac := range work {
+		if ac != nil {
+			receipts[i] = ac.receipt()
+		}
+	}
+	c.metrics.countReceipts(receipts)
+	return receipts
+}
+
+func (ac *accepted) receipt() Receipt {
+	switch {
+	case ac.err != nil:
+		return Receipt{Err: ac.err}
+	case ac.state == "reused":
+		return Receipt{Err: ErrKeyReused}
+	case ac.state == "ok" || ac.state == "seen":
+		return Receipt{ID: ac.ev.entity.eventPrefix() + ac.part, Fate: ac.fate}
+	default:
+		return Receipt{Err: unavailable("accept", errors.New("the registrations kept changing"))}
+	}
+}
+
+// acceptAll stores the events, repeating those whose registrations had changed.
+func (c *Carrier) acceptAll(ctx context.Context, work []*accepted) {
+	for range 5 {
+		var left []*accepted
+		for _, ac := range work {
+			if ac != nil && ac.err == nil && (ac.state == "" || ac.state == "stale") {
+				left = append(left, ac)
+			}
+		}
+		if len(left) == 0 {
+			return
+		}
+		c.acceptOnce(ctx, left)
+	}
+}
+
+func (c *Carrier) acceptOnce(ctx context.Context, work []*accepted) {
+	fresh := map[Entity]*view{} // a stale entity is loaded once
+	calls := map[health.Shard]*acceptCall{}
+	for _, ac := range work {
+		e := ac.ev.entity
+		v := fresh[e]
+		if v == nil {
+			var err error
+			if v, err = c.viewOf(ctx, e, ac.state == "stale"); err != nil {
+				ac.err = err
+				continue
+			}
+			fresh[e] = v
+		}
+		if len(v.regs) == 0 {
+			ac.err = ErrUnknownEntity
+			continue
+		}
+		ac.view = v
+		sh := e.shard()
+		if calls[sh] == nil {
+			calls[sh] = &acceptCall{shard: sh}
+		}
+		calls[sh].events = append(calls[sh].events, ac)
+	}
+	if len(calls) == 1 {
+		for _, call := range calls {
+			c.accepts.do(call)
+		}
+		return
+	}
+	var wg sync.WaitGroup
+	for _, call := range calls {
+		wg.Go(func() { c.accepts.do(call) })
+	}
+	wg.Wait()
+}
+
+// viewOf returns what is known of an entity, loading it when nothing is known or anew is set.
+func (c *Carrier) viewOf(ctx context.Context, e Entity, anew bool) (*view, error) {
+	if v := c.views.get(e); v != nil && !anew {
+		return v, nil
+	}
+	v, err := c.store.loadView(ctx, e)
+	if err != nil {
+		return nil, err
+	}
+	c.views.put(e, v)
+	return v, nil
+}
+
+// runAccepts carries out one group commit and hands what was queued to the lanes of this replica.
+func (c *Carrier) runAccepts(calls []*acceptCall) {
+	c.store.accept(calls, c.token, limits{c.cfg.QueueEvents, c.cfg.QueueBytes})
+	for _, call := range calls {
+		for i := range call.claims {
+			if cl := &call.claims[i]; cl.mine {
+				cursor, n := firstQueued(calls, cl.target)
+				if n < cl.lane.waiting {
+					cursor = "0-0" // others wait there too
+				}
+				c.startLane(cl.target, cl.token, cl.lane, cursor, n < cl.lane.waiting)
+			}
+		}
+	}
+	for _, call := range calls {
+		for _, ac := range call.events {
+			c.metrics.countFates(ac)
+			for _, f := range ac.fates {
+				if f.sid != "" {
+					c.offer(ac, f)
+				}
+			}
+			if ac.state == "ok" && ac.fate != Queued {
+				c.changed()
+			}
+		}
+	}
+}
+
+// firstQueued finds where the events that calls put into a registration's queue begin, and how many they are.
+func firstQueued(calls []*acceptCall, target *held) (previous string, n int64) {
+	for _, call := range calls {
+		for _, ac := range call.events {
+			for _, f := range ac.fates {
+				if f.sid == "" || f.target != target {
+					continue
+				}
+				if n == 0 {
+					previous = f.previous
+				}
+				n++
+			}
+		}
+	}
+	return previous, n
+}
+
+// offer hands an event that was just stored to the lane, if it is this replica's, so that it need not be read again.
+func (c *Carrier) offer(ac *accepted, f acceptedFate) {
+	c.mu.Lock()
+	l := c.lanes[f.target.RegID]
+	c.mu.Unlock()
+	if l != nil {
+		l.take(offered{sid: f.sid, previous: f.previous, part: ac.part, ev: ac.ev, owner: ac.owner, version: ac.view.version})
+	}
+}

@@ -1,0 +1,172 @@
+-- Takes events in: dedupes, notes who owns the conversation, queues or suppresses, and claims what is idle for this replica.
+-- KEYS due judge out outd, then as read below · ARGV as read below (ids and limits; each group is one entity).
+-- Returns now, then for each group: its state and events.
+-- Commit point: the reply. A crash before it loses an event that nobody was told is stored; the source sends it again and its id
+-- makes it one. A crash after it leaves queued events with a lease that ends: whoever looks next claims them.
+local ki, ai = 0, 0
+local function K() ki = ki + 1; return KEYS[ki] end
+local function A() ai = ai + 1; return ARGV[ai] end
+
+local due, judge, out, outd = K(), K(), K(), K()
+local now = clock()
+local span, token, lease = tonumber(A()), A(), tonumber(A())
+local replica = string.match(token, '^[^:]+')
+local shard, dupTTL, ctlTTL = A(), A(), A()
+local maxEvents, maxBytes, keepOK, keepErr, keepTTL = tonumber(A()), tonumber(A()), A(), A(), A()
+
+local function log(t, ok, e, fate, class, handed)
+  local key, keep = ok and t.ok or t.err, ok and keepOK or keepErr
+  local f = {'i', e.uuid, 'f', fate, 'c', class, 'a', num(now), 'h', handed, 'u', t.url}
+  if not ok then f[#f + 1] = 'p'; f[#f + 1] = e.body end
+  redis.call('XADD', key, 'MAXLEN', keep, '*', unpack(f))
+  redis.call('PEXPIRE', key, keepTTL)
+end
+
+-- Who owns the author's conversation after this event; writes it. Returns owner type and app.
+local function own_event(g, e)
+  local o = redis.call('HMGET', e.ctl, 'ot', 'oa', 'nm', 'ts')
+  local ot, oa, set = o[1] or '', o[2] or '', {}
+  local known = o[4]
+  if e.kind == 'm' and ot == '' and g.live ~= '' and e.admitted then
+    ot, oa, set = 'BOT', g.live, {'ot', 'BOT', 'oa', g.live, 'ts', num(now)}
+  elseif e.kind == 'd' then -- closed: the bot's again, and no longer ongoing
+    ot, oa = (g.live ~= '' and 'BOT' or ''), g.live
+    set = {'ot', ot, 'oa', oa, 'ts', num(now), 'tg', ''}
+    redis.call('ZREM', g.own, e.author)
+  elseif e.kind == 'c' then
+    ot, oa = e.ownerType, e.ownerApp
+    set = {'ot', ot, 'oa', oa, 'ts', num(now)}
+    if ot == 'BOT' then set[7], set[8] = 'tg', '' else redis.call('ZREM', g.own, e.author) end
+  end
+  if e.name ~= '' and e.name ~= o[3] then set[#set + 1] = 'nm'; set[#set + 1] = e.name end
+  if #set > 0 and (known or e.kind == 'm' and e.admitted or e.kind ~= 'm' and e.kind ~= 'o') then
+    redis.call('HSET', e.ctl, unpack(set)); known = true
+  end
+  if known then redis.call('PEXPIRE', e.ctl, ctlTTL) end
+  if e.kind == 'm' and e.admitted and ot == 'BOT' then redis.call('ZADD', g.own, num(now), e.author) end
+  return ot, oa
+end
+
+-- owner: the app that must own the conversation; app, rid: whose delivery it was.
+local function handoff_of(g, e, owner, app, rid)
+  return {id = shard .. '-h-' .. e.uuid, ctl = e.ctl, own = g.own, ttl = ctlTTL, author = e.author, name = e.name, messageId = e.messageId,
+    scope = e.scope, owner = owner, app = app, kind = g.childKind, child = g.child, rid = rid, g = g}
+end
+
+-- One delivery of an event. Returns its fate, stream id and the id before it.
+local function deliver(g, e, t)
+  local r = reg_open(t.st, t.win, t.member, now, span)
+  add(r.inc, 'c:accepted', 1)
+  local function done(fate) add(r.inc, 'c:' .. fate, 1); return {fate, '', ''} end
+  if e.wish[t.n] == 'f' then
+    log(t, true, e, 'filtered', '', '')
+    return done('filtered')
+  end
+  if t.role == 'X' then
+    local h = e.kind == 'm' and hand_off(handoff_of(g, e, '', t.app, t.rid .. e.uuid), out, outd, now, 'maintenance')
+    log(t, false, e, 'maintenance', '', h and g.childKind or '')
+    return done('maintenance')
+  end
+  local fate, class = 'queued', ''
+  local paused = r.v[1] == 'DOWN' and now < (tonumber(r.v[3]) or 0)
+  if paused and t.hold ~= '1' then
+    fate, class = 'suppressed', 'suppressed'
+  elseif r.qn >= maxEvents or r.qb + #e.body > maxBytes then
+    fate = 'overflow'
+  end
+  if fate ~= 'queued' then
+    if fate == 'suppressed' then reg_count(r, 8); add(r.inc, 'ud', 1) end
+    local h = e.kind == 'm' and t.role == 'L' and hand_off(handoff_of(g, e, t.app, t.app, t.rid .. e.uuid), out, outd, now, fate)
+    if h then add(r.inc, 'ho', 1) end
+    log(t, false, e, fate, class, h and g.childKind or '')
+    return done(fate)
+  end
+  local prev = r.ql
+  local id = redis.call('XADD', t.q, '*', 'i', e.uuid, 'a', e.author, 'k', e.kind, 'b', e.body)
+  r.ql, r.qn, r.qb = id, r.qn + 1, r.qb + #e.body
+  r.set.ql = id
+  add(r.inc, 'qn', 1); add(r.inc, 'qb', #e.body)
+  if paused then -- held: looked at when the pause ends
+    if r.lo == '' then redis.call('ZADD', due, r.v[3], t.member) end
+  elseif r.lo == '' or r.le < now then
+    r.lo, r.le, r.claimed = token, now + lease, true
+    r.set.lo, r.set.le = token, num(r.le)
+    redis.call('ZADD', due, num(r.le), t.member)
+  elseif string.match(r.lo, '^[^:]+') ~= replica and not r.woken then
+    r.woken = true
+    redis.call('PUBLISH', 'pg:wake:' .. string.match(r.lo, '^[^:]+'), t.member)
+  end
+  return {'queued', id, prev}
+end
+
+local function take(g, e)
+  if e.dup then
+    local seen = redis.call('GET', e.dup)
+    if seen then
+      local uuid, hash, fate = string.match(seen, '^(%S+) (%S+) (%S+)$')
+      if hash ~= e.hash then return {'reused'} end
+      return {'seen', uuid, fate}
+    end
+  end
+  e.admitted = true
+  for _, t in ipairs(g.targets) do
+    if t.role == 'L' and e.wish[t.n] == 'f' then e.admitted = false end
+  end
+  local ot, oa = '', ''
+  if e.ctl then ot, oa = own_event(g, e) end
+  local fates, fate = {}, ''
+  for i, t in ipairs(g.targets) do
+    fates[i] = deliver(g, e, t)
+    if t.role == 'L' or t.role == 'X' or fate == '' then fate = fates[i][1] end
+  end
+  -- Only monitoring bots here: nobody answers the customer.
+  if g.live == '' and g.childKind == 'automatic' and e.kind == 'm' and g.targets[1] then
+    hand_off(handoff_of(g, e, '', g.targets[1].app, g.targets[1].rid .. e.uuid), out, outd, now, 'no live bot')
+  end
+  if e.dup then redis.call('SET', e.dup, e.uuid .. ' ' .. e.hash .. ' ' .. fate, 'PX', dupTTL) end
+  return {'ok', e.uuid, fate, ot, oa, fates}
+end
+
+local function read_group()
+  local g = {reg = K(), version = A(), own = K(), told = K(), company = A(), network = A(), external = A(),
+    live = A(), childKind = A(), child = A(), targets = {}, events = {}}
+  for i = 1, tonumber(A()) do
+    g.targets[i] = {n = i, st = K(), win = K(), q = K(), ok = K(), err = K(), member = A(), app = A(), rid = A(),
+      role = A(), hold = A(), url = A()}
+  end
+  for i = 1, tonumber(A()) do
+    local e = {uuid = A(), kind = A(), author = A(), name = A(), messageId = A(), scope = A(), body = A(), wish = {}}
+    local wishes = A()
+    for c = 1, #wishes do e.wish[c] = string.sub(wishes, c, c) end
+    if A() == '1' then e.ctl = K() end
+    e.hash = A()
+    if e.hash ~= '' then e.dup = K() end
+    e.ownerType, e.ownerApp = A(), A()
+    g.events[i] = e
+  end
+  return g
+end
+
+local reply = {num(now)}
+for i = 1, tonumber(A()) do
+  local g = read_group()
+  if (redis.call('HGET', g.reg, 'ver') or '0') ~= g.version then
+    reply[#reply + 1] = {'stale'} -- the registrations have changed: nothing was written, load them and repeat
+  else
+    local events, states = {}, {}
+    for n, e in ipairs(g.events) do events[n] = take(g, e) end
+    for n, t in ipairs(g.targets) do
+      local r = R[t.st]
+      if r and r.claimed then
+        states[n] = {r.lo, '1', r.v, window_counts(reg_window(r)), r.cut, r.cf, num(r.qn)}
+      elseif r then
+        states[n] = {r.lo, '0'}
+      else
+        states[n] = {}
+      end
+    end
+    reply[#reply + 1] = {'ok', events, states}
+  end
+end
+for _, r in pairs(R) do reg_close(r, judge, now) end
+return reply

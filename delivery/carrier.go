@@ -1,0 +1,252 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/pulsegate/pulsegate/health"
+	"github.com/redis/go-redis/v9"
+)
+
+// Config is what a Carrier is made of.
+type Config struct {
+	Client          redis.UniversalClient // bounds its calls by their contexts, and does not retry them
+	Rules           health.Rules
+	DeliveryTimeout time.Duration // of one try; 0 means 5 s
+	QueueEvents     int64         // waiting events of one registration; 0 means 100,000
+	QueueBytes      int64         // their bytes; 0 means 256 MiB
+	InFlight        int           // tries at once in this process; 0 means 16,384
+	Replica         string        // unique name of this process, without colons; "" makes one
+	Sealer          *Sealer       // seals secrets at rest
+	Guard           GuardConfig
+	Log             *slog.Logger // nil means slog.Default
+
+	// Dial, when set, replaces the guarded dialer: for tests with bots that have no address.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+}
+
+type limits struct{ events, bytes int64 }
+
+// Carrier carries accepted events to their fate. It holds nothing that Redis does not have, so any number of replicas may work on one
+// store. Safe for concurrent use.
+type Carrier struct {
+	cfg     Config
+	store   *store
+	views   views
+	guard   *guard
+	caller  *caller
+	log     *slog.Logger
+	slots   chan struct{} // tries at once
+	signal  chan struct{} // something was put into the outbox
+	metrics *metrics
+
+	accepts *batcher[*acceptCall]
+	settles *batcher[*settleCall]
+	tokens  atomic.Int64
+
+	mu       sync.Mutex
+	lanes    map[RegID]*lane
+	running  bool // Run has begun and is not draining: lanes may start
+	laneWork sync.WaitGroup
+	tryCtx   context.Context // ends when tries must end
+	stopTry  context.CancelFunc
+}
+
+// New returns a carrier. Its error names the setting that is wrong.
+func New(cfg Config) (*Carrier, error) {
+	cfg.Rules = cfg.Rules.WithDefaults()
+	if err := cfg.Rules.Validate(); err != nil {
+		return nil, err
+	}
+	if cfg.Client == nil || cfg.Sealer == nil {
+		return nil, errors.New("delivery: a Redis client and a sealer are needed")
+	}
+	cfg.DeliveryTimeout = orDefault(cfg.DeliveryTimeout, 5*time.Second)
+	cfg.QueueEvents = orDefault(cfg.QueueEvents, 100_000)
+	cfg.QueueBytes = orDefault(cfg.QueueBytes, 256<<20)
+	cfg.InFlight = orDefault(cfg.InFlight, 16_384)
+	if cfg.Replica == "" {
+		cfg.Replica = uuid.NewString()
+	}
+	if strings.ContainsAny(cfg.Replica, ": ") {
+		return nil, fmt.Errorf("replica name %q: may not hold colons or blanks", cfg.Replica)
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	c := &Carrier{
+		cfg: cfg, store: newStore(cfg), views: views{m: map[Entity]*view{}}, guard: newGuard(cfg.Guard), log: cfg.Log,
+		slots: make(chan struct{}, cfg.InFlight), signal: make(chan struct{}, 1), lanes: map[RegID]*lane{}, metrics: newMetrics(),
+	}
+	dial := cfg.Dial
+	if dial == nil {
+		dial = c.guard.dialer()
+	}
+	c.caller = newCaller(dial)
+	c.accepts = &batcher[*acceptCall]{run: c.runAccepts, max: 512}
+	c.settles = &batcher[*settleCall]{run: c.store.settle, max: 512}
+	c.tryCtx, c.stopTry = context.WithCancel(context.Background())
+	return c, nil
+}
+
+func orDefault[T int | int64 | time.Duration](v, fallback T) T {
+	if v == 0 {
+		return fallback
+	}
+	return v
+}
+
+// token makes a fencing token: the replica's name and a number, so that no two leases ever share one.
+func (c *Carrier) token() string { return fmt.Sprintf("%s:%d", c.cfg.Replica, c.tokens.Add(1)) }
+
+// Ready says whether the store answers and knows the scripts; nil means ready.
+func (c *Carrier) Ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	return c.store.load(ctx)
+}
+
+// Now is the store's clock, as well as this replica knows it.
+func (c *Carrier) Now() time.Time { return c.store.now() }
+
+// changed hints notify that the outbox has something new.
+func (c *Carrier) changed() {
+	select {
+	case c.signal <- struct{}{}:
+	default:
+	}
+}
+
+const (
+	lookEvery  = 500 * time.Millisecond
+	drainBound = 20 * time.Second
+)
+
+// Run claims, tries, settles and judges until ctx ends. Then it starts nothing new, lets tries under way finish for at most 20 s, gives
+// its leases back, and returns nil. It owns every goroutine of the room.
+func (c *Carrier) Run(ctx context.Context) error {
+	c.mu.Lock()
+	c.running = true
+	c.mu.Unlock()
+	var loops sync.WaitGroup
+	loops.Go(func() { c.lookLoop(ctx) })
+	loops.Go(func() { c.wakeLoop(ctx) })
+	<-ctx.Done()
+	loops.Wait()
+	c.drain()
+	return nil
+}
+
+// drain ends all lanes.
+func (c *Carrier) drain() {
+	c.mu.Lock()
+	c.running = false
+	for _, l := range c.lanes {
+		l.poke()
+	}
+	c.mu.Unlock()
+	done := make(chan struct{})
+	go func() { c.laneWork.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(drainBound):
+		c.stopTry() // what still hangs will be delivered again by whoever claims it
+		<-done
+	}
+	c.stopTry()
+	c.caller.close()
+}
+
+// lookLoop finds what nobody attends to: work whose holder died, and judgements that are due.
+func (c *Carrier) lookLoop(ctx context.Context) {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	away := false
+	for {
+		found, err := c.store.look()
+		if err != nil && !away {
+			c.log.Warn("store does not answer", "error", err)
+		} else if err == nil && away {
+			c.log.Info("store answers again")
+		}
+		away = err != nil
+		for i := range found {
+			c.attend(ctx, found[i])
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (c *Carrier) attend(ctx context.Context, l looked) {
+	for _, m := range l.due {
+		id, err := parseMember(m)
+		if err != nil {
+			c.log.Error("due registration cannot be read", "error", err)
+			continue
+		}
+		c.claim(id)
+	}
+	for _, m := range l.judge {
+		if id, err := parseMember(m); err == nil && ctx.Err() == nil {
+			c.rejudge(ctx, id)
+		}
+	}
+	if l.outbox > 0 {
+		c.changed()
+	}
+}
+
+// rejudge is the timer's judgement of one registration: outcomes may have left its window.
+func (c *Carrier) rejudge(ctx context.Context, id RegID) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	c.store.trips.Add(1)
+	r, err := c.store.health.Rejudge(ctx, id.healthKeys())
+	if err != nil {
+		return // the next look repeats it
+	}
+	if _, err := c.judge(ctx, id, r); err != nil {
+		c.log.Warn("judgement not stored, will be repeated", "registration", id.member(), "error", err)
+	}
+}
+
+// wakeLoop hears of events that other replicas took in for registrations that this one holds.
+func (c *Carrier) wakeLoop(ctx context.Context) {
+	sub := c.store.client.Subscribe(ctx, "pg:wake:"+c.cfg.Replica)
+	defer sub.Close()
+	ch := sub.Channel()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case m, ok := <-ch:
+			if !ok {
+				return
+			}
+			if id, err := parseMember(m.Payload); err == nil {
+				c.wake(id)
+			}
+		}
+	}
+}
+
+func (c *Carrier) wake(id RegID) {
+	c.mu.Lock()
+	l := c.lanes[id]
+	c.mu.Unlock()
+	if l != nil {
+		l.readOn()
+	}
+}

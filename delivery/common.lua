@@ -1,0 +1,58 @@
+-- Shared by accept and settle. R caches the registrations that one call touches: each is read once and written once.
+
+local R = {}
+
+local function add(t, field, n) t[field] = (t[field] or 0) + n end
+
+-- Opens the registration behind the keys of its standing and window.
+local function reg_open(st, win, member, now, span)
+  local r = R[st]
+  if r then return r end
+  local v = standing(st)
+  local q = redis.call('HMGET', st, 'lo', 'le', 'qn', 'qb', 'ql', 'cut', 'cf')
+  r = {st = st, win = win, member = member, v = v, set = {}, inc = {}, now = now, span = span,
+    lo = q[1] or '', le = tonumber(q[2]) or 0, qn = tonumber(q[3]) or 0, qb = tonumber(q[4]) or 0, ql = q[5] or '0-0', cut = q[6] or '', cf = q[7] or ''}
+  r.debug = (tonumber(v[10]) or 0) > now
+  R[st] = r
+  return r
+end
+
+-- The window, opened when it is first needed.
+local function reg_window(r)
+  if not r.w then r.w = window_open(r.win, r.now, r.span) end
+  return r.w
+end
+
+-- Counts an outcome into the window, unless the registration is not judged now. kind as in window_count.
+local function reg_count(r, kind)
+  if r.v[11] ~= '' or r.debug then return end
+  window_count(reg_window(r), kind, 1)
+  r.counted = true
+end
+
+-- Writes what changed, and asks the timer to judge within a second in case nobody lives to do it at once.
+local function reg_close(r, judge, now)
+  local set = {}
+  for k, x in pairs(r.set) do set[#set + 1] = k; set[#set + 1] = x end
+  if #set > 0 then redis.call('HSET', r.st, unpack(set)) end
+  for k, n in pairs(r.inc) do redis.call('HINCRBY', r.st, k, num(n)) end
+  if r.w then window_close(r.w) end
+  if r.counted and (window_failed(r.w) > 0 or (r.v[1] ~= 'HEALTHY' and r.v[1] ~= '')) then
+    redis.call('ZADD', judge, num(now + 1000), r.member)
+  end
+end
+
+-- Gives the author's conversation to the agents, if it is the app's or nobody's. Returns whether it did.
+-- h: id ctl own ttl · author name messageId scope · owner (the app that must own it, '' for any bot) · app kind child rid · g: company network external told
+local function hand_off(h, out, outd, now, reason)
+  local o = redis.call('HMGET', h.ctl, 'ot', 'oa')
+  local owner = o[1] or ''
+  if owner == 'AGENT' or (owner == 'BOT' and h.owner ~= '' and o[2] ~= h.owner) then return false end
+  redis.call('ZREM', h.own, h.author)
+  redis.call('HSET', h.ctl, 'ot', 'AGENT', 'oa', '', 'ts', num(now), 'tg', 'Bot Handoff\n' .. h.child)
+  redis.call('PEXPIRE', h.ctl, h.ttl)
+  outbox_put(out, outd, h.g.told, h.id, now, cjson.encode({id = h.id, kind = 'handoff', companyKey = h.g.company, networkKey = h.g.network,
+    externalId = h.g.external, appId = h.app, at = now, state = 'pending', data = {kind = h.kind, author = h.author,
+    authorName = h.name, messageId = h.messageId, scope = h.scope, owner = {type = 'AGENT'}, requestId = h.rid, reason = reason}}))
+  return true
+end

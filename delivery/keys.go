@@ -1,0 +1,138 @@
+package delivery
+
+import (
+	"crypto/sha256"
+	"encoding/base32"
+	"fmt"
+	"hash/fnv"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/google/uuid"
+	"github.com/pulsegate/pulsegate/health"
+)
+
+// shard is where all keys of an entity lie.
+func (e Entity) shard() health.Shard {
+	h := fnv.New32a()
+	h.Write([]byte(e.member()))
+	return health.Shard(h.Sum32() % health.Shards)
+}
+
+// member is the entity's name in sets and hashes: its ids escaped and joined.
+func (e Entity) member() string {
+	return url.QueryEscape(e.CompanyKey) + ":" + url.QueryEscape(e.NetworkKey) + ":" + url.QueryEscape(e.ExternalID)
+}
+
+// member is the registration's name in sets and hashes.
+func (id RegID) member() string { return id.Entity.member() + ":" + url.QueryEscape(id.AppID) }
+
+func (e Entity) key(noun string, more ...string) string {
+	return e.shard().Key(noun, append([]string{e.CompanyKey, e.NetworkKey, e.ExternalID}, more...)...)
+}
+
+func (id RegID) key(noun string) string { return id.Entity.key(noun, id.AppID) }
+
+// parseMember is the way back from RegID.member.
+func parseMember(m string) (RegID, error) {
+	parts := strings.Split(m, ":")
+	if len(parts) != 4 {
+		return RegID{}, fmt.Errorf("registration name %q: want 4 parts", m)
+	}
+	for i, p := range parts {
+		s, err := url.QueryUnescape(p)
+		if err != nil {
+			return RegID{}, fmt.Errorf("registration name %q: %w", m, err)
+		}
+		parts[i] = s
+	}
+	return RegID{Entity{parts[0], parts[1], parts[2]}, parts[3]}, nil
+}
+
+// The keys of one shard, each with its type and what it holds.
+func dueKey(s health.Shard) string     { return s.Key("due") }    // zset: registration -> when it deserves attention
+func judgeKey(s health.Shard) string   { return s.Key("judge") }  // zset: registration -> when the timer judges it
+func outKey(s health.Shard) string     { return s.Key("out") }    // zset: outbox entry -> when it is due
+func outDataKey(s health.Shard) string { return s.Key("outd") }   // hash: outbox entry -> JSON
+func hashesKey(s health.Shard) string  { return s.Key("hashes") } // hash: short hash in ids -> registration or entity
+
+func toldKey(s health.Shard, company string, kind EntryKind) string { // zset: outbox entry -> when it was written
+	return s.Key("told", company, string(kind))
+}
+
+func (e Entity) regKey() string                  { return e.key("reg") }              // hash: version, registrations, tombstones
+func (e Entity) ownKey() string                  { return e.key("own") }              // zset: ongoing bot-owned authors by last message
+func (e Entity) controlKey(author string) string { return e.key("ctl", author) }      // hash: owner of the author's conversation
+func (e Entity) dedupeKey(key string) string     { return e.key("dup", digest(key)) } // string: event, body hash, fate
+
+func (id RegID) standingKey() string { return id.key("st") }  // hash: standing, lease, queue size, ledger
+func (id RegID) windowKey() string   { return id.key("win") } // hash: window
+func (id RegID) queueKey() string    { return id.key("q") }   // stream: events waiting or under way
+func (id RegID) okLogKey() string    { return id.key("ok") }  // stream: request records that need no attention
+func (id RegID) errLogKey() string   { return id.key("log") } // stream: request records of failures, and of calls by bots
+
+// Indexes live outside the shards: written before, removed after; readers drop what dangles.
+func appIndexKey(company, app string) string {
+	return "pg:app:" + url.QueryEscape(company) + ":" + url.QueryEscape(app)
+}                                           // set: registrations
+func companyIndexKey(company string) string { return "pg:company:" + url.QueryEscape(company) } // set: registrations
+
+// healthKeys are the keys of a registration that health works on.
+func (id RegID) healthKeys() health.Keys {
+	s := id.shard()
+	return health.Keys{
+		Standing: id.standingKey(), Window: id.windowKey(), Judge: judgeKey(s), Due: dueKey(s), Out: outKey(s), OutData: outDataKey(s),
+		Told: toldKey(s, id.CompanyKey, EntryTransition), Member: id.member(),
+	}
+}
+
+var base32Lower = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+
+// digest is a short name for any text: 80 bits of SHA-256, so that two texts do not meet.
+func digest(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return base32Lower.EncodeToString(sum[:10])
+}
+
+// Ids are "e" or "r", the shard in hex, the digest of the entity or registration, and the delivery's own part, which is the same for
+// an event and for its deliveries. None holds a dot, because the id of an event is signed.
+func (e Entity) eventPrefix() string {
+	return fmt.Sprintf("e%x-%s-", int(e.shard()), digest(e.member()))
+}
+
+func (id RegID) requestPrefix() string {
+	return fmt.Sprintf("r%x-%s-", int(id.shard()), digest(id.member()))
+}
+
+// newPart makes the own part of an id; its first 12 hex digits are the time in ms.
+func newPart(ms int64) string {
+	u := uuid.New()
+	return fmt.Sprintf("%012x%x", ms&(1<<48-1), u[6:])
+}
+
+// parsedID is an event or request id taken apart.
+type parsedID struct {
+	kind   byte // 'e' or 'r'
+	shard  health.Shard
+	digest string
+	part   string
+	ms     int64 // when the event was accepted, roughly
+}
+
+func parseID(id string) (parsedID, bool) {
+	head, rest, ok := strings.Cut(id, "-")
+	dig, part, ok2 := strings.Cut(rest, "-")
+	if !ok || !ok2 || len(head) != 2 || (head[0] != 'e' && head[0] != 'r') || len(part) != 32 {
+		return parsedID{}, false
+	}
+	n, err := strconv.ParseUint(head[1:], 16, 8)
+	if err != nil || n >= health.Shards {
+		return parsedID{}, false
+	}
+	ms, err := strconv.ParseInt(part[:12], 16, 64)
+	if err != nil {
+		return parsedID{}, false
+	}
+	return parsedID{kind: head[0], shard: health.Shard(n), digest: dig, part: part, ms: ms}, true
+}

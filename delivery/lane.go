@@ -1,0 +1,433 @@
+package delivery
+
+import (
+	"context"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/pulsegate/pulsegate/health"
+)
+
+const (
+	renewEvery  = 2 * time.Second
+	settleBatch = 256
+)
+
+// lane works on one registration for as long as this replica holds its lease. It alone starts, settles and judges the registration's
+// deliveries. Its fields below the mutex belong to its goroutine.
+type lane struct {
+	c     *Carrier
+	id    RegID
+	token string
+	nudge chan struct{}
+
+	mu       sync.Mutex
+	inbox    []offered
+	finished []finished
+	more     bool // the queue may hold events after the cursor
+
+	take_     bool // the lease is not ours yet: the first settle claims it
+	view      *view
+	swept     string // the cut that no event read so far is under
+	reg       *held  // nil when deleted
+	state     laneState
+	known     bool // state has been heard
+	cursor    string
+	lines     lines
+	under     int // staged, running or waiting for their second try
+	running   int
+	staged    []*task // start after the next reply
+	retries   []*task
+	outcomes  []settled
+	failing   bool // outcomes holds a failure: nothing starts before it is judged
+	trialFail bool
+	again     bool // what was heard is out of date: ask before anything starts
+	releasing bool // the lease ended, the process drains, or events are held: finish and give back
+	ramp      health.Ramp
+	renewed   time.Time
+	leaseEnd  time.Time
+	backoff   time.Duration
+	tryCtx    context.Context
+	stopTries context.CancelFunc
+	tries     sync.WaitGroup
+}
+
+// offered is an event that this replica has just stored.
+type offered struct {
+	sid, previous, part string
+	ev                  *event
+	owner               Owner
+	version             string
+}
+
+func (o offered) task() *task {
+	return &task{
+		sid: o.sid, part: o.part, body: o.ev.body, author: o.ev.author, kind: o.ev.kind, ev: o.ev, owner: o.owner, version: o.version,
+		fresh: time.Now(),
+	}
+}
+
+// finished is a try that ended.
+type finished struct {
+	t *task
+	o outcome
+}
+
+// startLane starts a lane for a lease that came with an accept. The events after cursor are offered to it, unless there are more to read.
+func (c *Carrier) startLane(r *held, token string, st laneState, cursor string, more bool) {
+	l := c.newLane(r.RegID, token)
+	l.heard(st, time.Now())
+	l.cursor, l.more, l.reg = cursor, more, r
+	l.begin()
+}
+
+// claim starts a lane that takes the lease first, unless this replica works on the registration already.
+func (c *Carrier) claim(id RegID) {
+	c.mu.Lock()
+	busy := c.lanes[id] != nil
+	c.mu.Unlock()
+	if busy {
+		return
+	}
+	l := c.newLane(id, c.token())
+	l.take_, l.more, l.cursor = true, true, "0-0"
+	l.begin()
+}
+
+func (c *Carrier) newLane(id RegID, token string) *lane {
+	l := &lane{c: c, id: id, token: token, nudge: make(chan struct{}, 1), lines: lines{m: map[string]*line{}}}
+	l.tryCtx, l.stopTries = context.WithCancel(c.tryCtx)
+	return l
+}
+
+// begin registers the lane and runs it. A lane that is ending may still stand in its place: that one gave its lease back.
+func (l *lane) begin() {
+	l.c.mu.Lock()
+	defer l.c.mu.Unlock()
+	if !l.c.running {
+		l.stopTries()
+		return // draining: the lease runs out by itself
+	}
+	l.c.lanes[l.id] = l
+	l.c.laneWork.Go(func() {
+		l.run()
+		l.c.mu.Lock()
+		if l.c.lanes[l.id] == l {
+			delete(l.c.lanes, l.id)
+		}
+		l.c.mu.Unlock()
+	})
+}
+
+func (l *lane) poke() {
+	select {
+	case l.nudge <- struct{}{}:
+	default:
+	}
+}
+
+// take is given an event that was just stored.
+func (l *lane) take(o offered) {
+	l.mu.Lock()
+	l.inbox = append(l.inbox, o)
+	l.mu.Unlock()
+	l.poke()
+}
+
+// readOn is told that the queue may have more.
+func (l *lane) readOn() {
+	l.mu.Lock()
+	l.more = true
+	l.again = true
+	l.mu.Unlock()
+	l.poke()
+}
+
+func (l *lane) run() {
+	defer l.tries.Wait()
+	defer l.stopTries()
+	for {
+		l.collect()
+		l.stage()
+		if l.mustSettle() {
+			if l.settle() {
+				return
+			}
+			continue
+		}
+		l.wait()
+	}
+}
+
+// collect takes in what happened since the last turn.
+func (l *lane) collect() {
+	l.mu.Lock()
+	inbox, ended := l.inbox, l.finished
+	l.inbox, l.finished = nil, nil
+	l.mu.Unlock()
+	for _, f := range ended {
+		l.ended(f)
+	}
+	for _, o := range inbox {
+		switch {
+		case !after(o.sid, l.cursor):
+		case o.previous == l.cursor && l.lines.events < readAheadEvents && l.lines.bytes < readAheadBytes && !l.releasing:
+			l.cursor = o.sid
+			l.lines.push(o.task())
+		default:
+			l.mu.Lock()
+			l.more = true
+			l.mu.Unlock()
+		}
+	}
+	l.c.mu.Lock()
+	draining := !l.c.running
+	l.c.mu.Unlock()
+	if draining || l.known && time.Now().After(l.leaseEnd) || l.holds() {
+		l.release()
+	}
+}
+
+// release stops new work. What runs may finish, unless the lease is over: then somebody else may be delivering already.
+func (l *lane) release() {
+	l.releasing = true
+	if l.known && time.Now().After(l.leaseEnd) {
+		l.stopTries()
+		l.under -= len(l.retries)
+		l.retries = nil
+	}
+	keep := l.staged[:0]
+	for _, t := range l.staged {
+		if t.tries > 0 {
+			keep = append(keep, t)
+		} else {
+			l.under--
+		}
+	}
+	l.staged = keep
+	l.lines = lines{m: map[string]*line{}}
+}
+
+// holds says that events wait for the end of the pause where they are: the lane gives the registration back until then.
+func (l *lane) holds() bool {
+	return l.reg != nil && l.reg.WhenDown == Hold && l.state.reading.Standing.State == health.Down && l.paused()
+}
+
+// ended takes in one try.
+func (l *lane) ended(f finished) {
+	t := f.t
+	l.running--
+	if f.o.cancelled {
+		l.under--
+		return // no outcome: whoever holds the lease next delivers it
+	}
+	t.tries++
+	t.last = f.o
+	if !f.o.acknowledged() && t.tries < maxTries && !t.debug && f.o.class != health.Blocked {
+		t.retryAt = time.Now().Add(retryWait(f.o))
+		l.retries = append(l.retries, t)
+		return
+	}
+	l.conclude(t)
+}
+
+// conclude gives a tried task its fate.
+func (l *lane) conclude(t *task) {
+	fate := Failed
+	if t.last.acknowledged() {
+		fate = Delivered
+	}
+	if !t.debug {
+		l.ramp = l.ramp.Count(fate == Delivered, l.limit())
+		l.failing = l.failing || fate == Failed
+		l.trialFail = l.trialFail || t.trial && fate == Failed
+	}
+	if fate == Failed && t.trial && t.reg.WhenDown == Hold {
+		l.under-- // it stays at the head of the queue, without a fate
+		return
+	}
+	l.finish(t, fate)
+}
+
+func (l *lane) finish(t *task, fate Fate) {
+	l.under--
+	l.lines.done(t.author)
+	l.outcomes = append(l.outcomes, t.settledAs(fate))
+}
+
+func (l *lane) limit() int {
+	if l.reg != nil && l.reg.MaxConcurrency > 0 {
+		return l.reg.MaxConcurrency
+	}
+	return DefaultConcurrency
+}
+
+func (l *lane) mustSettle() bool {
+	l.mu.Lock()
+	more, again := l.more, l.again
+	l.mu.Unlock()
+	room, bytes := l.lines.room()
+	switch {
+	case len(l.outcomes) > 0, len(l.staged) > 0, again, l.take_, l.trialFail:
+		return true
+	case more && room > 0 && bytes > 0 && !l.releasing:
+		return true
+	case l.under == 0 && l.lines.events == 0:
+		return true // at rest
+	}
+	return time.Since(l.renewed) >= renewEvery
+}
+
+// wait sleeps until something happens or is due.
+func (l *lane) wait() {
+	due := l.renewed.Add(renewEvery)
+	for _, t := range l.retries {
+		if t.retryAt.Before(due) {
+			due = t.retryAt
+		}
+	}
+	timer := time.NewTimer(max(time.Until(due), 0))
+	defer timer.Stop()
+	select {
+	case <-l.nudge:
+	case <-timer.C:
+	}
+}
+
+// settle makes one round trip. It returns true when the lane has ended.
+func (l *lane) settle() bool {
+	call := l.settleCall()
+	began := time.Now()
+	l.c.settles.do(call)
+	if call.err != nil {
+		return l.storeAway(call.err)
+	}
+	l.backoff = 0
+	if call.lost {
+		l.c.metrics.lost.Inc()
+		return true
+	}
+	l.take_, l.trialFail = false, l.trialFail && !call.trialFailed
+	l.c.metrics.countSettled(call)
+	if call.handedOff > 0 {
+		l.c.changed()
+	}
+	l.outcomes = append([]settled(nil), l.outcomes[len(call.outcomes):]...)
+	l.failing = len(l.outcomes) > 0 && l.failing
+	l.heard(call.state, began)
+	l.append(call)
+	for i, t := range l.staged[:len(call.got)] {
+		t.owner = call.got[i]
+	}
+	if call.rested {
+		l.judgeNow()
+		return true
+	}
+	if l.judgeNow() || !l.reload() {
+		l.mu.Lock()
+		l.again = true
+		l.mu.Unlock()
+		return false
+	}
+	l.launch()
+	return false
+}
+
+func (l *lane) settleCall() *settleCall {
+	l.mu.Lock()
+	idle := len(l.inbox) == 0 && len(l.finished) == 0
+	l.more, l.again = false, false
+	l.mu.Unlock()
+	n := min(len(l.outcomes), settleBatch)
+	call := &settleCall{id: l.id, token: l.token, take: l.take_, trialFailed: l.trialFail && n == len(l.outcomes), cursor: l.cursor, outcomes: l.outcomes[:n:n]}
+	call.max, call.maxBytes = l.lines.room()
+	if l.releasing || call.maxBytes == 0 {
+		call.max = 0
+	}
+	call.mayRest = idle && l.under == 0 && l.lines.events == 0 && n == len(l.outcomes) && (l.known || !l.take_)
+	if l.known && l.ramp.Width != l.state.reading.Notes.RampWidth {
+		call.ramp = strconv.Itoa(l.ramp.Width)
+	}
+	for _, t := range l.staged {
+		call.owners = append(call.owners, t.author)
+	}
+	return call
+}
+
+// storeAway keeps the outcomes and tries again later. Past the lease's end tries are ended: somebody else may deliver.
+func (l *lane) storeAway(err error) bool {
+	l.mu.Lock()
+	l.more = true
+	l.mu.Unlock()
+	if l.c.tryCtx.Err() != nil || l.take_ {
+		return true // stopping, or the lease was never ours
+	}
+	if l.backoff == 0 {
+		l.c.log.Warn("outcomes not stored yet", "registration", l.id.member(), "waiting", len(l.outcomes), "error", err)
+	}
+	l.backoff = min(max(2*l.backoff, 100*time.Millisecond), time.Second)
+	timer := time.NewTimer(l.backoff)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-l.c.tryCtx.Done():
+	}
+	return false
+}
+
+func (l *lane) heard(st laneState, began time.Time) {
+	l.state, l.known = st, true
+	l.renewed, l.leaseEnd = began, began.Add(leaseTime)
+	if w := st.reading.Notes.RampWidth; w != l.ramp.Width {
+		l.ramp = health.Ramp{Width: w}
+	}
+}
+
+// append takes in the events that were read.
+func (l *lane) append(call *settleCall) {
+	size := 0
+	for _, q := range call.events {
+		size += len(q.body)
+		if after(q.sid, l.cursor) {
+			l.cursor = q.sid
+			l.lines.push(newTask(q))
+		}
+	}
+	if len(call.events) > 0 && (len(call.events) == call.max || size >= call.maxBytes) || call.max == 0 {
+		l.mu.Lock()
+		l.more = true
+		l.mu.Unlock()
+	}
+}
+
+// judgeNow judges what was heard and says whether that changed anything.
+func (l *lane) judgeNow() bool {
+	if len(l.outcomes) > 0 {
+		return false // more to settle first
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
+	changed, err := l.c.judge(ctx, l.id, l.state.reading)
+	if err != nil {
+		l.c.log.Warn("judgement not stored, will be repeated", "registration", l.id.member(), "error", err)
+	}
+	return changed
+}
+
+// reload makes sure that the registration is the one of the version just heard.
+func (l *lane) reload() bool {
+	if l.view != nil && l.view.version == l.state.version {
+		return true
+	}
+	v := l.c.views.get(l.id.Entity)
+	if v == nil || v.version != l.state.version {
+		var err error
+		if v, err = l.c.viewOf(context.Background(), l.id.Entity, true); err != nil {
+			l.c.log.Warn("registration not loaded", "registration", l.id.member(), "error", err)
+			return false
+		}
+	}
+	l.view, l.reg = v, v.find(l.id.AppID)
+	return v.version == l.state.version
+}

@@ -1,0 +1,163 @@
+package delivery
+
+import (
+	"time"
+
+	"github.com/pulsegate/pulsegate/health"
+)
+
+// verdicts on a task before a try: nothing but `proceed` makes a request.
+type disposal int
+
+const (
+	proceed  disposal = iota
+	wait              // not now
+	settleAs          // it has a fate without a try
+)
+
+// dispose says whether a task may be tried now, or which fate it has without.
+func (l *lane) dispose(t *task) (disposal, Fate) {
+	st := l.state.reading.Standing
+	switch {
+	case l.state.cut != "" && !after(t.sid, l.state.cut):
+		return settleAs, l.state.cutFate
+	case l.reg == nil:
+		return settleAs, Withdrawn
+	case l.reg.Mode == Maintenance:
+		return settleAs, InMaintenance
+	case t.ev == nil:
+		t.last = outcome{class: health.Broken, message: "the stored event cannot be read"}
+		return settleAs, Failed
+	case st.State == health.Down && l.paused():
+		if l.reg.WhenDown == Hold {
+			return wait, ""
+		}
+		return settleAs, Suppressed
+	case st.State == health.Down && t.tries > 0 && !t.trial:
+		return settleAs, Failed // a second try that was pending when the bot became DOWN
+	}
+	return proceed, ""
+}
+
+// paused says whether the pause of a DOWN bot still runs, by the store's clock.
+func (l *lane) paused() bool {
+	return l.c.store.now().Before(l.state.reading.Standing.PausedUntil)
+}
+
+// width is how many deliveries may be under way.
+func (l *lane) width() int {
+	if l.state.reading.Standing.State == health.Down {
+		return 1 // the trial
+	}
+	if w := l.ramp.Width; w > 0 && w < l.limit() {
+		return w
+	}
+	return l.limit()
+}
+
+// stage decides what starts next. What was heard a moment ago starts at once; the rest goes by the store first, which says who owns the
+// conversation, and whether the registration is still the same.
+func (l *lane) stage() {
+	now := time.Now()
+	l.stageRetries(now)
+	if l.releasing || l.reg == nil && l.view == nil {
+		return
+	}
+	l.sweep()
+	if l.state.reading.Standing.State == health.Down && len(l.outcomes) > 0 {
+		return // the trial decides first
+	}
+	for l.under < l.width() && len(l.outcomes) < settleBatch {
+		t := l.lines.next()
+		if t == nil {
+			break
+		}
+		l.under++
+		if l.mayStart(t, now) {
+			l.start(t)
+		} else {
+			l.staged = append(l.staged, t)
+		}
+	}
+}
+
+// mayStart says whether what is known of the task is fresh enough to start without a round trip.
+func (l *lane) mayStart(t *task, now time.Time) bool {
+	if l.failing || l.trialFail || l.again || now.Sub(t.fresh) > freshFor || t.version != l.state.version || now.After(l.leaseEnd) {
+		return false
+	}
+	d, _ := l.dispose(t)
+	return d == proceed
+}
+
+func (l *lane) stageRetries(now time.Time) {
+	keep := l.retries[:0]
+	for _, t := range l.retries {
+		if t.retryAt.After(now) {
+			keep = append(keep, t)
+		} else {
+			l.staged = append(l.staged, t)
+		}
+	}
+	l.retries = keep
+}
+
+// sweep settles waiting events that have a fate without a try, a batch at a time.
+func (l *lane) sweep() {
+	st := l.state.reading.Standing
+	cut := l.state.cut != "" && l.state.cut != l.swept
+	if !cut && l.reg != nil && l.reg.Mode != Maintenance && (st.State != health.Down || !l.paused()) {
+		return
+	}
+	tasks := l.lines.takeIf(settleBatch-min(len(l.outcomes), settleBatch), func(t *task) bool {
+		d, _ := l.dispose(t)
+		return d == settleAs
+	})
+	for _, t := range tasks {
+		_, fate := l.dispose(t)
+		t.reg = l.reg
+		l.outcomes = append(l.outcomes, t.settledAs(fate))
+	}
+	if cut && len(tasks) == 0 && !after(l.state.cut, l.cursor) {
+		l.swept = l.state.cut
+	}
+}
+
+// launch starts what was staged, after a reply said that it still may.
+func (l *lane) launch() {
+	staged := l.staged
+	l.staged = nil
+	for _, t := range staged {
+		switch d, fate := l.dispose(t); d {
+		case proceed:
+			l.start(t)
+		case wait:
+			l.staged = append(l.staged, t)
+		case settleAs:
+			if t.reg == nil {
+				t.reg = l.reg
+			}
+			if fate == Failed {
+				l.conclude(t)
+			} else {
+				l.finish(t, fate)
+			}
+		}
+	}
+}
+
+// start makes a try in a goroutine of the lane's.
+func (l *lane) start(t *task) {
+	t.reg = l.reg
+	t.debug = l.c.store.now().Before(l.reg.DebugUntil)
+	t.trial = t.trial || l.state.reading.Standing.State == health.Down
+	reading := l.state.reading
+	l.running++
+	l.tries.Go(func() {
+		o := l.c.try(l.tryCtx, t, reading)
+		l.mu.Lock()
+		l.finished = append(l.finished, finished{t, o})
+		l.mu.Unlock()
+		l.poke()
+	})
+}

@@ -1,0 +1,111 @@
+package delivery
+
+import (
+	"strconv"
+	"strings"
+)
+
+// Read-ahead of one registration: an author with more waiting than this may delay the registration's other authors.
+const (
+	readAheadEvents = 4096
+	readAheadBytes  = 8 << 20
+	readBatch       = 512
+)
+
+// lines holds the events that a lane has read and not started: a line for each author, of whom at most one event is under way.
+type lines struct {
+	m      map[string]*line
+	ready  []string // authors whose next event may start
+	events int
+	bytes  int
+}
+
+type line struct {
+	tasks []*task
+	busy  bool
+}
+
+func (q *lines) push(t *task) {
+	ln := q.m[t.author]
+	if ln == nil {
+		ln = &line{}
+		q.m[t.author] = ln
+	}
+	if !ln.busy && len(ln.tasks) == 0 {
+		q.ready = append(q.ready, t.author)
+	}
+	ln.tasks = append(ln.tasks, t)
+	q.events++
+	q.bytes += len(t.body)
+}
+
+// next takes the next event that may start, or nil; its author is busy until done.
+func (q *lines) next() *task {
+	for len(q.ready) > 0 {
+		author := q.ready[0]
+		q.ready = q.ready[1:]
+		ln := q.m[author]
+		if ln == nil || ln.busy || len(ln.tasks) == 0 {
+			continue
+		}
+		ln.busy = true
+		return q.pop(ln)
+	}
+	return nil
+}
+
+func (q *lines) pop(ln *line) *task {
+	t := ln.tasks[0]
+	ln.tasks[0] = nil
+	ln.tasks = ln.tasks[1:]
+	q.events--
+	q.bytes -= len(t.body)
+	return t
+}
+
+// done frees the author of an event that is under way no more.
+func (q *lines) done(author string) {
+	ln := q.m[author]
+	if ln == nil {
+		return
+	}
+	ln.busy = false
+	if len(ln.tasks) > 0 {
+		q.ready = append(q.ready, author)
+	} else {
+		delete(q.m, author)
+	}
+}
+
+// takeIf removes up to n waiting events for which gone says so, whoever is busy.
+func (q *lines) takeIf(n int, gone func(*task) bool) []*task {
+	var out []*task
+	for author, ln := range q.m {
+		for len(ln.tasks) > 0 && len(out) < n && gone(ln.tasks[0]) {
+			out = append(out, q.pop(ln))
+		}
+		if len(ln.tasks) == 0 && !ln.busy {
+			delete(q.m, author)
+		}
+	}
+	return out
+}
+
+// room is how many events and bytes may still be read.
+func (q *lines) room() (events, bytes int) {
+	return max(0, min(readBatch, readAheadEvents-q.events)), max(0, readAheadBytes-q.bytes)
+}
+
+// after says whether stream id a comes after b.
+func after(a, b string) bool {
+	am, as := splitID(a)
+	bm, bs := splitID(b)
+	return am > bm || am == bm && as > bs
+}
+
+func splitID(id string) (ms, seq uint64) {
+	head, tail, _ := strings.Cut(id, "-")
+	ms, _ = strconv.ParseUint(head, 10, 64) // ids come from the store; a damaged one sorts first
+	seq, _ = strconv.ParseUint(tail, 10, 64)
+	return ms, seq
+}

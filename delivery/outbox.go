@@ -1,0 +1,92 @@
+package delivery
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+)
+
+// EntryKind says what an outbox entry asks for.
+type EntryKind string
+
+// The kinds of outbox entries.
+const (
+	EntryTransition EntryKind = "transition" // tell people
+	EntryHandoff    EntryKind = "handoff"    // tell the platform: tag, then control
+	EntryControl    EntryKind = "control"    // tell the platform: control only
+	EntryJob        EntryKind = "job"        // hand off all ongoing conversations of an app
+)
+
+// Entry is one thing that somebody outside must be told, or one stored job: written in the atomic step that caused it,
+// and kept for the lists at /notices and /handoffs after it is done.
+type Entry struct {
+	ID         string          `json:"id"` // names its shard
+	Kind       EntryKind       `json:"kind"`
+	CompanyKey string          `json:"companyKey"`
+	NetworkKey string          `json:"networkKey"`
+	ExternalID string          `json:"externalId"`
+	AppID      string          `json:"appId"`
+	At         int64           `json:"at"`   // epoch ms of the store's clock
+	Data       json.RawMessage `json:"data"` // a health.Transition, a Handoff, or a Job
+	// What has been done about it.
+	State     EntryState `json:"state"`
+	Tries     int        `json:"tries"`
+	NextTry   int64      `json:"nextTry,omitempty"` // epoch ms
+	DoneAt    int64      `json:"doneAt,omitempty"`
+	LastError string     `json:"lastError,omitempty"`
+	Step      int        `json:"step,omitempty"` // handoff: 1 after the tag call went through
+	Cursor    string     `json:"cursor,omitempty"`
+}
+
+// EntryState says how far an entry has come.
+type EntryState string
+
+// The states of an entry.
+const (
+	EntryPending EntryState = "pending" // waiting for its first or next try
+	EntryDone    EntryState = "done"    // told, or the job has run to its end
+	EntryKept    EntryState = "kept"    // nobody to tell: no platform, no SMTP, no contact, or no notice due
+	EntryRefused EntryState = "refused" // told, and refused for good
+	EntryGivenUp EntryState = "givenup" // 24 hours of tries are over
+)
+
+// Handoff is the Data of an EntryHandoff or EntryControl.
+type Handoff struct {
+	HandoffKind HandoffKind `json:"kind,omitempty"` // empty for EntryControl to a bot
+	AuthorID    string      `json:"author"`
+	AuthorName  string      `json:"authorName,omitempty"`
+	MessageID   string      `json:"messageId,omitempty"` // coordinate.messageId of the event that caused it, for the tag
+	Scope       string      `json:"scope,omitempty"`
+	Owner       Owner       `json:"owner"`
+	Comment     string      `json:"comment,omitempty"`
+	Reason      string      `json:"reason,omitempty"` // failed, suppressed, overflow, expired, down, mode, deleted, maintenance, control
+	RequestID   string      `json:"requestId,omitempty"`
+}
+
+// Job is the Data of an EntryJob: hand off all conversations that the app has owned since before Before.
+type Job struct {
+	HandoffKind HandoffKind `json:"kind"`
+	Before      int64       `json:"before"` // epoch ms
+	Reason      string      `json:"reason"`
+}
+
+// Outbox is what notify consumes. Safe for concurrent use by any number of replicas.
+type Outbox interface {
+	// Take leases up to n entries that are due, for lease; nobody else gets them until it ends. An entry whose taker died is
+	// given out again after its lease.
+	Take(ctx context.Context, n int, lease time.Duration) ([]Entry, error)
+	// Update stores what has been done. An entry that is still EntryPending becomes due again at e.NextTry.
+	Update(ctx context.Context, e Entry) error
+	// List returns entries of the kinds of a company, newest first, at most n.
+	List(ctx context.Context, company string, n int, kinds ...EntryKind) ([]Entry, error)
+	// RunJob hands off one batch for a job entry and returns it with its cursor moved on, or done.
+	RunJob(ctx context.Context, e Entry) (Entry, error)
+	// Waiting returns how many entries are pending and the age of the oldest due one (0: none), for the metrics.
+	Waiting(ctx context.Context) (n int64, lag time.Duration, err error)
+	// Signal is closed over whenever this replica wrote an entry: a hint to Take at once.
+	Signal() <-chan struct{}
+	// Registration returns the registration as it is now, for contact, name and links; ErrNotFound when it was deleted.
+	Registration(ctx context.Context, id RegID) (Registration, error)
+	// Now is the store's clock, as well as this replica knows it.
+	Now() time.Time
+}

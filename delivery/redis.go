@@ -1,0 +1,258 @@
+package delivery
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/pulsegate/pulsegate/health"
+	"github.com/redis/go-redis/v9"
+)
+
+//go:embed common.lua
+var commonLua string
+
+//go:embed accept.lua
+var acceptLua string
+
+//go:embed settle.lua
+var settleLua string
+
+//go:embed look.lua
+var lookLua string
+
+//go:embed change.lua
+var changeLua string
+
+//go:embed control.lua
+var controlLua string
+
+//go:embed handoffs.lua
+var handoffsLua string
+
+//go:embed take.lua
+var takeLua string
+
+//go:embed update.lua
+var updateLua string
+
+// What the store keeps, and for how long.
+const (
+	leaseTime    = 6 * time.Second
+	dedupeTime   = 24 * time.Hour
+	controlTime  = 30 * 24 * time.Hour
+	ongoingTime  = 24 * time.Hour
+	recordTime   = 31 * 24 * time.Hour
+	keepSuccess  = 1_000
+	keepFailures = 10_000
+	storeTimeout = 2 * time.Second // of one round trip
+)
+
+// store speaks to Redis: every script, and every way in which a reply is read. Safe for concurrent use.
+type store struct {
+	client  redis.UniversalClient
+	health  *health.Store
+	sealer  *Sealer
+	window  time.Duration
+	offset  atomic.Int64 // the store's clock minus ours, in ms
+	trips   atomic.Int64 // round trips, for the metrics
+	scripts scripts
+}
+
+type scripts struct {
+	accept, settle, look, change, control, handoffs, take, update *redis.Script
+}
+
+func newStore(cfg Config) *store {
+	lua := func(parts ...string) *redis.Script { return redis.NewScript(health.Lua() + strings.Join(parts, "\n")) }
+	return &store{
+		client: cfg.Client, health: health.NewStore(cfg.Client, cfg.Rules), sealer: cfg.Sealer, window: cfg.Rules.Window,
+		scripts: scripts{
+			accept: lua(commonLua, acceptLua), settle: lua(commonLua, settleLua), look: lua(lookLua), change: lua(changeLua),
+			control: lua(controlLua), handoffs: lua(commonLua, handoffsLua), take: lua(takeLua), update: lua(updateLua),
+		},
+	}
+}
+
+// now is the store's clock, as well as this replica knows it: the wall clock of a gateway decides nothing.
+func (s *store) now() time.Time {
+	return time.Now().Add(time.Duration(s.offset.Load()) * time.Millisecond)
+}
+
+// heard notes the store's time from a reply.
+func (s *store) heard(ms int64) {
+	if ms > 0 {
+		s.offset.Store(ms - time.Now().UnixMilli())
+	}
+}
+
+// unavailable wraps an error of the store for callers outside.
+func unavailable(what string, err error) error {
+	return fmt.Errorf("%w: %s: %w", ErrUnavailable, what, err)
+}
+
+// run runs one script.
+func (s *store) run(ctx context.Context, script *redis.Script, keys []string, args ...any) ([]any, error) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	s.trips.Add(1)
+	return script.Run(ctx, s.client, keys, args...).Slice()
+}
+
+// scriptCall is one EVALSHA of a pipeline.
+type scriptCall struct {
+	keys []string
+	args []any
+}
+
+// pipeline runs a script several times in one round trip and returns a reply or an error for each. A script that the server does not
+// know was not run: it is loaded and run again, alone.
+func (s *store) pipeline(script *redis.Script, calls []scriptCall) ([][]any, []error) {
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
+	s.trips.Add(1)
+	replies, errs := make([][]any, len(calls)), make([]error, len(calls))
+	if len(calls) == 1 {
+		replies[0], errs[0] = script.Run(ctx, s.client, calls[0].keys, calls[0].args...).Slice()
+		return replies, errs
+	}
+	pipe := s.client.Pipeline()
+	cmds := make([]*redis.Cmd, len(calls))
+	for i, c := range calls {
+		cmds[i] = pipe.EvalSha(ctx, script.Hash(), c.keys, c.args...)
+	}
+	_, _ = pipe.Exec(ctx) // each command has its own error
+	for i, cmd := range cmds {
+		replies[i], errs[i] = cmd.Slice()
+		if redis.HasErrorPrefix(errs[i], "NOSCRIPT") {
+			replies[i], errs[i] = script.Eval(ctx, s.client, calls[i].keys, calls[i].args...).Slice()
+		}
+	}
+	return replies, errs
+}
+
+// load makes sure that the server knows the scripts and that its data has our number of shards.
+func (s *store) load(ctx context.Context) error {
+	was, err := s.client.SetNX(ctx, "pg:shards", health.Shards, 0).Result()
+	if err != nil {
+		return unavailable("check shards", err)
+	}
+	if !was {
+		n, err := s.client.Get(ctx, "pg:shards").Int()
+		if err != nil {
+			return unavailable("check shards", err)
+		}
+		if n != health.Shards {
+			return fmt.Errorf("this Redis holds data in %d shards, and this gateway has %d: use the gateway that made it, or another database", n, health.Shards)
+		}
+	}
+	sc := s.scripts
+	for _, script := range []*redis.Script{sc.accept, sc.settle, sc.look, sc.change, sc.control, sc.handoffs, sc.take, sc.update} {
+		if err := script.Load(ctx, s.client).Err(); err != nil {
+			return unavailable("load scripts", err)
+		}
+	}
+	t, err := s.client.Time(ctx).Result()
+	if err != nil {
+		return unavailable("read clock", err)
+	}
+	s.heard(t.UnixMilli())
+	return nil
+}
+
+// loadView reads an entity's registrations.
+func (s *store) loadView(ctx context.Context, e Entity) (*view, error) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	s.trips.Add(1)
+	fields, err := s.client.HGetAll(ctx, e.regKey()).Result()
+	if err != nil {
+		return nil, unavailable("load registrations", err)
+	}
+	return s.readView(fields)
+}
+
+func (s *store) readView(fields map[string]string) (*view, error) {
+	v := &view{version: "0"}
+	for name, value := range fields {
+		switch {
+		case name == "ver":
+			v.version = value
+		case strings.HasPrefix(name, "a:"):
+			h, err := s.sealer.unpack(value)
+			if err != nil {
+				return nil, fmt.Errorf("load registration: %w", err)
+			}
+			v.regs = append(v.regs, h)
+		case strings.HasPrefix(name, "g:"):
+			v.gone = append(v.gone, name[2:])
+		}
+	}
+	sort.Slice(v.regs, func(i, j int) bool { return v.regs[i].AppID < v.regs[j].AppID })
+	slices.Sort(v.gone)
+	return v, nil
+}
+
+// looked is what needs attention in one shard.
+type looked struct {
+	due, judge []string // registrations
+	outbox     int64    // entries due
+}
+
+// look asks all shards in one round trip.
+func (s *store) look() ([health.Shards]looked, error) {
+	var found [health.Shards]looked
+	calls := make([]scriptCall, health.Shards)
+	for i := range calls {
+		sh := health.Shard(i)
+		calls[i] = scriptCall{[]string{dueKey(sh), judgeKey(sh), outKey(sh)}, []any{64}}
+	}
+	replies, errs := s.pipeline(s.scripts.look, calls)
+	for i, reply := range replies {
+		if errs[i] != nil || len(reply) != 4 {
+			continue
+		}
+		s.heard(toInt(reply[0]))
+		found[i] = looked{toTexts(reply[1]), toTexts(reply[2]), toInt(reply[3])}
+	}
+	return found, errors.Join(errs...)
+}
+
+func toInt(v any) int64 {
+	switch v := v.(type) {
+	case int64:
+		return v
+	case string:
+		n, err := strconv.ParseInt(v, 10, 64)
+		if err == nil {
+			return n
+		}
+	}
+	return 0
+}
+
+func toText(v any) string {
+	s, _ := v.(string)
+	return s
+}
+
+func toSlice(v any) []any {
+	s, _ := v.([]any)
+	return s
+}
+
+func toTexts(v any) []string {
+	items := toSlice(v)
+	out := make([]string, len(items))
+	for i, it := range items {
+		out[i] = toText(it)
+	}
+	return out
+}

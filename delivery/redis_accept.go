@@ -1,0 +1,259 @@
+package delivery
+
+import (
+	"slices"
+
+	"github.com/pulsegate/pulsegate/health"
+)
+
+// accepted is one event on its way into the store, and what the store answered.
+type accepted struct {
+	ev   *event
+	part string
+	key  string // dedupe key, or ""
+	view *view
+
+	// The answer.
+	state string // "ok", "seen", "reused" or "stale"; "" when err is set
+	fate  Fate
+	owner Owner
+	fates []acceptedFate // one per target
+	err   error
+}
+
+// acceptedFate is what became of one delivery of an event.
+type acceptedFate struct {
+	target   *held
+	fate     Fate
+	sid      string // in the queue
+	previous string // the id before it
+}
+
+// claimed is a registration whose lease came with an accept.
+type claimed struct {
+	target *held
+	token  string // "" when somebody else holds the lease
+	mine   bool   // taken by this call
+	lane   laneState
+}
+
+// acceptCall is what one caller hands in for one shard: it goes in one piece.
+type acceptCall struct {
+	shard  health.Shard
+	events []*accepted
+	claims []claimed // of the call's registrations, filled in by the first call that touches them
+}
+
+// acceptTargets are the registrations that get a delivery, and why the rest of the entity's customers go to agents.
+func acceptTargets(v *view) (targets []*held, kind HandoffKind) {
+	if v.live() != nil {
+		for _, r := range v.regs {
+			if r.Mode != Maintenance {
+				targets = append(targets, r)
+			}
+		}
+		return targets, AutomaticHandoff
+	}
+	kind = AutomaticHandoff
+	for _, r := range v.regs {
+		if r.Mode == Maintenance {
+			kind = MaintenanceHandoff
+		}
+	}
+	return v.regs, kind
+}
+
+// argv collects the keys and arguments of a script that reads them in order.
+type argv struct {
+	keys []string
+	args []any
+}
+
+func (a *argv) key(k ...string) { a.keys = append(a.keys, k...) }
+func (a *argv) arg(v ...any)    { a.args = append(a.args, v...) }
+
+func (a *argv) flag(b bool) {
+	if b {
+		a.arg("1")
+	} else {
+		a.arg("0")
+	}
+}
+
+// shardArgv begins the keys that every script of a shard has.
+func shardArgv(sh health.Shard) *argv {
+	return &argv{keys: []string{dueKey(sh), judgeKey(sh), outKey(sh), outDataKey(sh)}}
+}
+
+// acceptGroup is the events of one entity in one batch.
+type acceptGroup struct {
+	view    *view
+	targets []*held
+	events  []*accepted
+	call    *acceptCall
+}
+
+func groupAccepts(calls []*acceptCall) []*acceptGroup {
+	var groups []*acceptGroup
+	index := map[*view]*acceptGroup{}
+	for _, c := range calls {
+		for _, a := range c.events {
+			g := index[a.view]
+			if g == nil {
+				g = &acceptGroup{view: a.view, call: c}
+				index[a.view] = g
+				groups = append(groups, g)
+			}
+			g.events = append(g.events, a)
+		}
+	}
+	return groups
+}
+
+// accept carries out a batch of calls, one script for each shard, all in one round trip.
+func (s *store) accept(calls []*acceptCall, token func() string, lim limits) {
+	byShard := map[health.Shard][]*acceptCall{}
+	var order []health.Shard
+	for _, c := range calls {
+		if byShard[c.shard] == nil {
+			order = append(order, c.shard)
+		}
+		byShard[c.shard] = append(byShard[c.shard], c)
+	}
+	slices.Sort(order)
+	pipeline, groups, tokens := make([]scriptCall, len(order)), make([][]*acceptGroup, len(order)), make([]string, len(order))
+	for i, sh := range order {
+		groups[i], tokens[i] = groupAccepts(byShard[sh]), token()
+		pipeline[i] = s.acceptScript(sh, groups[i], tokens[i], lim)
+	}
+	replies, errs := s.pipeline(s.scripts.accept, pipeline)
+	for i := range order {
+		s.readAccept(groups[i], tokens[i], replies[i], errs[i])
+	}
+}
+
+func (s *store) acceptScript(sh health.Shard, groups []*acceptGroup, token string, lim limits) scriptCall {
+	a := shardArgv(sh)
+	a.arg(s.window.Milliseconds(), token, leaseTime.Milliseconds(), shardHex(sh), dedupeTime.Milliseconds(), controlTime.Milliseconds(),
+		lim.events, lim.bytes, keepSuccess, keepFailures, recordTime.Milliseconds(), len(groups))
+	for _, g := range groups {
+		e := g.events[0].ev.entity
+		var kind HandoffKind
+		g.targets, kind = acceptTargets(g.view)
+		live := ""
+		if l := g.view.live(); l != nil {
+			live = l.AppID
+		}
+		a.key(e.regKey())
+		a.arg(g.view.version)
+		a.key(e.ownKey(), toldKey(sh, e.CompanyKey, EntryHandoff))
+		a.arg(e.CompanyKey, e.NetworkKey, e.ExternalID, live, string(kind), kind.Tag(), len(g.targets))
+		for _, t := range g.targets {
+			a.key(t.standingKey(), t.windowKey(), t.queueKey(), t.okLogKey(), t.errLogKey())
+			a.arg(t.member(), t.AppID, t.requestPrefix(), role(t), flagText(t.WhenDown == Hold), t.CallbackURL)
+		}
+		a.arg(len(g.events))
+		for _, ev := range g.events {
+			ev.put(a, g.targets)
+		}
+	}
+	return scriptCall{a.keys, a.args}
+}
+
+func role(r *held) string {
+	switch r.Mode {
+	case Live:
+		return "L"
+	case Monitoring:
+		return "M"
+	default:
+		return "X"
+	}
+}
+
+func flagText(b bool) string {
+	if b {
+		return "1"
+	}
+	return "0"
+}
+
+func (ac *accepted) put(a *argv, targets []*held) {
+	ev := ac.ev
+	wishes := make([]byte, len(targets))
+	for i, t := range targets {
+		wishes[i] = 'q'
+		if t.Mode != Maintenance && !ev.admitted(t.PublicFilter) {
+			wishes[i] = 'f'
+		}
+	}
+	a.arg(ac.part, string(ev.kind), ev.author, ev.name, ev.messageID, ev.scope(), ev.body, wishes)
+	a.flag(ev.author != "")
+	if ev.author != "" {
+		a.key(ev.entity.controlKey(ev.author))
+	}
+	if ac.key == "" {
+		a.arg("")
+	} else {
+		a.arg(ev.hash())
+		a.key(ev.entity.dedupeKey(ac.key))
+	}
+	a.arg(string(ev.owner.Type), ev.owner.AppID)
+}
+
+func (s *store) readAccept(groups []*acceptGroup, token string, reply []any, err error) {
+	if err == nil && len(reply) == 1+len(groups) {
+		s.heard(toInt(reply[0]))
+		for i, g := range groups {
+			g.read(toInt(reply[0]), toSlice(reply[1+i]), token)
+		}
+		return
+	}
+	for _, g := range groups {
+		for _, ac := range g.events {
+			ac.err = unavailable("accept", err)
+		}
+	}
+}
+
+func (g *acceptGroup) read(now int64, reply []any, token string) {
+	if len(reply) != 3 {
+		for _, ac := range g.events {
+			ac.state = "stale"
+		}
+		return
+	}
+	for i, item := range toSlice(reply[1]) {
+		g.events[i].read(toSlice(item), g.targets)
+	}
+	for i, item := range toSlice(reply[2]) {
+		st := toSlice(item)
+		if len(st) == 0 {
+			continue
+		}
+		c := claimed{target: g.targets[i], token: toText(st[0])}
+		if toText(st[1]) == "1" {
+			c.mine, c.token = true, token
+			c.lane = laneState{
+				version: g.view.version, reading: health.ParseReading(toTextInt(now), st[2], st[3]),
+				cut: toText(st[4]), cutFate: Fate(toText(st[5])), waiting: toInt(st[6]),
+			}
+		}
+		g.call.claims = append(g.call.claims, c)
+	}
+}
+
+func (ac *accepted) read(reply []any, targets []*held) {
+	ac.state = toText(reply[0])
+	switch ac.state {
+	case "seen":
+		ac.part, ac.fate = toText(reply[1]), Fate(toText(reply[2]))
+	case "ok":
+		ac.fate = Fate(toText(reply[2]))
+		ac.owner = Owner{Type: OwnerType(toText(reply[3])), AppID: toText(reply[4])}
+		for i, item := range toSlice(reply[5]) {
+			f := toTexts(item)
+			ac.fates = append(ac.fates, acceptedFate{target: targets[i], fate: Fate(f[0]), sid: f[1], previous: f[2]})
+		}
+	}
+}

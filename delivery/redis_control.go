@@ -1,0 +1,147 @@
+package delivery
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Control returns who owns an author's conversation; ErrNotFound for an author that nothing is known of.
+func (c *Carrier) Control(ctx context.Context, e Entity, authorID string) (Control, error) {
+	return c.store.control(ctx, e, authorID)
+}
+
+func (s *store) control(ctx context.Context, e Entity, authorID string) (Control, error) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	s.trips.Add(1)
+	v, err := s.client.HMGet(ctx, e.controlKey(authorID), "ot", "oa", "ts", "nm", "tg").Result()
+	if err != nil {
+		return Control{}, unavailable("read control", err)
+	}
+	if v[0] == nil {
+		return Control{}, ErrNotFound
+	}
+	ctl := Control{Entity: e, AuthorID: authorID, AuthorName: toText(v[3]), Owner: Owner{Type: OwnerType(toText(v[0])), AppID: toText(v[1])}}
+	ctl.LastUpdated = time.UnixMilli(toInt(v[2]))
+	if tags := toText(v[4]); tags != "" {
+		ctl.Tags = strings.Split(tags, "\n")
+	}
+	return ctl, nil
+}
+
+// PassControl changes who owns a conversation on the wish of a bot: ours at once, the platform's through the outbox. A change that is
+// older than what is known is ErrStale.
+func (c *Carrier) PassControl(ctx context.Context, ch ControlChange) (Control, error) {
+	v, err := c.viewOf(ctx, ch.Entity, true)
+	if err != nil {
+		return Control{}, err
+	}
+	if v.find(ch.AppID) == nil {
+		return Control{}, ErrNotFound
+	}
+	if err := c.store.passControl(ctx, ch); err != nil {
+		return Control{}, err
+	}
+	c.changed()
+	return c.store.control(ctx, ch.Entity, ch.AuthorID)
+}
+
+func (s *store) passControl(ctx context.Context, ch ControlChange) error {
+	id := RegID{ch.Entity, ch.AppID}
+	sh := id.shard()
+	h := Handoff{AuthorID: ch.AuthorID, AuthorName: ch.AuthorName, Owner: ch.Owner, Comment: ch.Comment, Reason: "control"}
+	kind, child := EntryControl, ""
+	var in struct {
+		Coordinate struct {
+			MessageID string `json:"messageId"`
+			Scope     string `json:"scope"`
+		} `json:"coordinate"`
+	}
+	if json.Unmarshal(ch.Body, &in) == nil { // only hints for the platform: a body that cannot be read has none
+		h.MessageID, h.Scope = in.Coordinate.MessageID, in.Coordinate.Scope
+	}
+	if ch.Owner.Type == Agent {
+		kind, h.HandoffKind, child = EntryHandoff, StandardHandoff, StandardHandoff.Tag()
+	}
+	entryID := fmt.Sprintf("%s-c-%s", shardHex(sh), newPart(s.now().UnixMilli()))
+	keys := []string{ch.Entity.controlKey(ch.AuthorID), ch.Entity.ownKey(), outKey(sh), outDataKey(sh), toldKey(sh, ch.Entity.CompanyKey, kind)}
+	reply, err := s.run(ctx, s.scripts.control, keys, ch.AuthorID, string(ch.Owner.Type), ch.Owner.AppID, ch.LastUpdateTS, ch.AuthorName,
+		controlTime.Milliseconds(), entryID, entryTail(id, entryID, kind, h), child)
+	if err != nil {
+		return unavailable("pass control", err)
+	}
+	if len(reply) > 0 && toText(reply[0]) == "stale" {
+		return ErrStale
+	}
+	return nil
+}
+
+// jobBatch is how many conversations one script hands off, so that a job does not stall its shard.
+const jobBatch = 100
+
+// runJob hands off one batch of a job's conversations. The cursor is the score and how many entries of that score are done with.
+func (c *Carrier) runJob(ctx context.Context, e Entry) (Entry, error) {
+	var job Job
+	if err := json.Unmarshal(e.Data, &job); err != nil {
+		return e, fmt.Errorf("decode job: %w", err)
+	}
+	id := RegID{Entity{e.CompanyKey, e.NetworkKey, e.ExternalID}, e.AppID}
+	score, skip := parseCursor(e.Cursor)
+	authors, err := c.store.ongoing(ctx, id.Entity, score, skip)
+	if err != nil {
+		return e, err
+	}
+	names := make([]string, len(authors))
+	for i, a := range authors {
+		names[i] = a.author
+	}
+	n, err := c.store.handOff(ctx, id, job, e.ID, names)
+	if err != nil {
+		return e, err
+	}
+	c.metrics.handoffs.Add(float64(n))
+	if n > 0 {
+		c.changed()
+	}
+	if len(authors) < jobBatch {
+		e.State, e.DoneAt = EntryDone, c.store.now().UnixMilli()
+		return e, nil
+	}
+	e.Cursor = nextCursor(authors, score, skip, int(n))
+	return e, nil
+}
+
+// nextCursor moves on past a batch. Those handed off are gone from the set, so only the others of the last score are skipped; when the
+// batch began at that score already, the ones skipped before count too.
+func nextCursor(authors []ongoingAuthor, score string, skip, handed int) string {
+	last := authors[len(authors)-1].score
+	same := 0
+	for _, a := range authors {
+		if a.score == last {
+			same++
+		}
+	}
+	kept := max(0, same-handed)
+	if last == score {
+		kept += skip
+	}
+	return last + " " + strconv.Itoa(kept)
+}
+
+func parseCursor(cursor string) (score string, skip int) {
+	score, rest, ok := strings.Cut(cursor, " ")
+	if !ok {
+		return "-inf", 0
+	}
+	n, err := strconv.Atoi(rest)
+	if err != nil {
+		return "-inf", 0
+	}
+	return score, n
+}
+
+type ongoingAuthor struct{ author, score string }

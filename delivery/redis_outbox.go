@@ -1,0 +1,209 @@
+package delivery
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pulsegate/pulsegate/health"
+	"github.com/redis/go-redis/v9"
+)
+
+// outbox implements Outbox over a Carrier's store.
+type outbox struct{ c *Carrier }
+
+// Outbox returns what notify consumes.
+func (c *Carrier) Outbox() Outbox { return outbox{c} }
+
+func (o outbox) Signal() <-chan struct{} { return o.c.signal }
+func (o outbox) Now() time.Time          { return o.c.store.now() }
+
+func (o outbox) Registration(ctx context.Context, id RegID) (Registration, error) {
+	return o.c.Registration(ctx, id)
+}
+
+func (o outbox) RunJob(ctx context.Context, e Entry) (Entry, error) { return o.c.runJob(ctx, e) }
+
+func (o outbox) Take(ctx context.Context, n int, lease time.Duration) ([]Entry, error) {
+	s := o.c.store
+	calls := make([]scriptCall, health.Shards)
+	for i := range calls {
+		sh := health.Shard(i)
+		calls[i] = scriptCall{[]string{outKey(sh), outDataKey(sh)}, []any{max(1, n/health.Shards), lease.Milliseconds()}}
+	}
+	replies, errs := s.pipeline(s.scripts.take, calls)
+	var entries []Entry
+	for _, reply := range replies {
+		for i := 1; i+1 < len(reply); i += 2 {
+			var e Entry
+			if err := json.Unmarshal([]byte(toText(reply[i+1])), &e); err != nil {
+				o.c.log.Error("outbox entry cannot be read", "entry", toText(reply[i]), "error", err)
+				continue
+			}
+			entries = append(entries, e)
+		}
+	}
+	if err := errors.Join(errs...); err != nil && len(entries) == 0 {
+		return nil, unavailable("take outbox entries", err)
+	}
+	sort.SliceStable(entries, func(i, j int) bool { return entries[i].At < entries[j].At })
+	return entries, ctx.Err()
+}
+
+// entryShard is the shard that an entry's id names.
+func entryShard(id string) (health.Shard, error) {
+	head, _, _ := strings.Cut(id, "-")
+	n, err := strconv.ParseUint(head, 16, 8)
+	if err != nil || n >= health.Shards {
+		return 0, fmt.Errorf("outbox entry %q: names no shard", id)
+	}
+	return health.Shard(n), nil
+}
+
+func (o outbox) Update(ctx context.Context, e Entry) error {
+	sh, err := entryShard(e.ID)
+	if err != nil {
+		return err
+	}
+	next := int64(0)
+	if e.State == EntryPending {
+		next = max(e.NextTry, 1)
+	}
+	data, err := json.Marshal(e)
+	if err != nil {
+		return fmt.Errorf("encode outbox entry: %w", err)
+	}
+	s := o.c.store
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	s.trips.Add(1)
+	keys := []string{outKey(sh), outDataKey(sh)}
+	if err := s.scripts.update.Run(ctx, s.client, keys, e.ID, data, next, flagText(e.Kind != EntryJob)).Err(); err != nil {
+		return unavailable("update outbox entry", err)
+	}
+	return nil
+}
+
+func (o outbox) List(ctx context.Context, company string, n int, kinds ...EntryKind) ([]Entry, error) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	s := o.c.store
+	p := s.client.Pipeline()
+	type ask struct {
+		shard health.Shard
+		ids   *redis.StringSliceCmd
+	}
+	var asks []ask
+	for sh := range health.Shard(health.Shards) {
+		for _, k := range kinds {
+			asks = append(asks, ask{sh, p.ZRevRange(ctx, toldKey(sh, company, k), 0, int64(n)-1)})
+		}
+	}
+	s.trips.Add(2)
+	if _, err := p.Exec(ctx); err != nil {
+		return nil, unavailable("list outbox", err)
+	}
+	p = s.client.Pipeline()
+	var data []*redis.SliceCmd
+	for _, a := range asks {
+		if ids := a.ids.Val(); len(ids) > 0 {
+			data = append(data, p.HMGet(ctx, outDataKey(a.shard), ids...))
+		}
+	}
+	if len(data) == 0 {
+		return []Entry{}, nil
+	}
+	if _, err := p.Exec(ctx); err != nil {
+		return nil, unavailable("list outbox", err)
+	}
+	entries := decodeEntries(data)
+	return entries[:min(n, len(entries))], nil
+}
+
+// decodeEntries returns the entries, newest first.
+func decodeEntries(data []*redis.SliceCmd) []Entry {
+	var entries []Entry
+	for _, d := range data {
+		for _, v := range d.Val() {
+			var e Entry
+			if json.Unmarshal([]byte(toText(v)), &e) == nil {
+				entries = append(entries, e)
+			}
+		}
+	}
+	sort.SliceStable(entries, func(i, j int) bool { return entries[i].At > entries[j].At })
+	return entries
+}
+
+func (o outbox) Waiting(ctx context.Context) (int64, time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	s := o.c.store
+	p := s.client.Pipeline()
+	var counts [health.Shards]*redis.IntCmd
+	var oldest [health.Shards]*redis.ZSliceCmd
+	for i := range counts {
+		sh := health.Shard(i)
+		counts[i] = p.ZCard(ctx, outKey(sh))
+		oldest[i] = p.ZRangeWithScores(ctx, outKey(sh), 0, 0)
+	}
+	s.trips.Add(1)
+	if _, err := p.Exec(ctx); err != nil {
+		return 0, 0, unavailable("count outbox", err)
+	}
+	n, lag := int64(0), time.Duration(0)
+	for i := range counts {
+		n += counts[i].Val()
+		for _, z := range oldest[i].Val() {
+			lag = max(lag, s.now().Sub(time.UnixMilli(int64(z.Score))))
+		}
+	}
+	return n, lag, nil
+}
+
+// ongoing reads one batch of an entity's ongoing bot-owned authors; those silent for longer than a conversation lasts are dropped.
+func (s *store) ongoing(ctx context.Context, e Entity, score string, skip int) ([]ongoingAuthor, error) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	s.trips.Add(2)
+	old := strconv.FormatInt(s.now().Add(-ongoingTime).UnixMilli(), 10)
+	if err := s.client.ZRemRangeByScore(ctx, e.ownKey(), "-inf", "("+old).Err(); err != nil {
+		return nil, unavailable("read conversations", err)
+	}
+	z, err := s.client.ZRangeByScoreWithScores(ctx, e.ownKey(), &redis.ZRangeBy{Min: score, Max: "+inf", Offset: int64(skip), Count: jobBatch}).Result()
+	if err != nil {
+		return nil, unavailable("read conversations", err)
+	}
+	out := make([]ongoingAuthor, len(z))
+	for i, m := range z {
+		out[i] = ongoingAuthor{toText(m.Member), strconv.FormatFloat(m.Score, 'f', -1, 64)}
+	}
+	return out, nil
+}
+
+// handOff hands a batch of conversations to agents. Repeating it changes nothing.
+func (s *store) handOff(ctx context.Context, id RegID, job Job, entryID string, authors []string) (int64, error) {
+	if len(authors) == 0 {
+		return 0, nil
+	}
+	sh := id.shard()
+	keys := []string{id.ownKey(), outKey(sh), outDataKey(sh), toldKey(sh, id.CompanyKey, EntryHandoff), id.standingKey()}
+	args := []any{id.CompanyKey, id.NetworkKey, id.ExternalID, id.AppID, job.Before, string(job.HandoffKind), job.HandoffKind.Tag(), controlTime.Milliseconds(), job.Reason}
+	for _, a := range authors {
+		keys = append(keys, id.controlKey(a))
+		args = append(args, a, entryID+"-"+digest(a))
+	}
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	s.trips.Add(1)
+	n, err := s.scripts.handoffs.Run(ctx, s.client, keys, args...).Int64()
+	if err != nil {
+		return 0, unavailable("hand off conversations", err)
+	}
+	return n, nil
+}

@@ -1,0 +1,205 @@
+package delivery
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/pulsegate/pulsegate/health"
+	"github.com/redis/go-redis/v9"
+)
+
+// change writes one registration if the entity is at the version, and says whether it was.
+func (s *store) change(ctx context.Context, id RegID, version string, next *held, e effects) (bool, error) {
+	sh := id.shard()
+	data := []byte{}
+	if next != nil {
+		var err error
+		if data, err = s.sealer.pack(next); err != nil {
+			return false, err
+		}
+	}
+	debug := int64(0)
+	if !e.debug.IsZero() {
+		debug = e.debug.UnixMilli()
+	}
+	incident := ""
+	if e.closes {
+		incident = "close"
+	}
+	jobID, job := "", ""
+	if e.job != nil {
+		jobID = fmt.Sprintf("%s-j-%s", shardHex(sh), newPart(s.now().UnixMilli()))
+		job = entryTail(id, jobID, EntryJob, e.job)
+	}
+	keys := []string{
+		id.regKey(), id.standingKey(), id.windowKey(), id.queueKey(), dueKey(sh), judgeKey(sh), id.ownKey(), outKey(sh), outDataKey(sh), hashesKey(sh),
+	}
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	s.trips.Add(1)
+	n, err := s.scripts.change.Run(ctx, s.client, keys,
+		s.window.Milliseconds(), version, id.AppID, data, flagText(next != nil && next.WhenDown == Hold), id.member(), digest(id.member()),
+		flagText(e.reset), string(e.cut), e.off, incident, debug, jobID, job, digest(id.Entity.member()), id.Entity.member()).Int()
+	if err != nil {
+		return false, unavailable("change registration", err)
+	}
+	return n == 1, nil
+}
+
+// entryTail is an outbox entry as JSON without its brace and its time, which the script puts in front.
+func entryTail(id RegID, entryID string, kind EntryKind, data any) string {
+	text := string(entryJSON(id, entryID, kind, 0, data).JSON)
+	return strings.Replace(text[1:], `"at":0,`, "", 1)
+}
+
+// addIndex and dropIndex keep the indexes that lie outside the shard: written before the registration, removed after it, so that
+// a crash between leaves an entry too many, which readers drop.
+func (s *store) addIndex(ctx context.Context, id RegID) error {
+	return s.onIndexes(ctx, id, func(p redis.Pipeliner, key string) { p.SAdd(ctx, key, id.member()) })
+}
+
+func (s *store) dropIndex(ctx context.Context, id RegID) error {
+	return s.onIndexes(ctx, id, func(p redis.Pipeliner, key string) { p.SRem(ctx, key, id.member()) })
+}
+
+func (s *store) onIndexes(ctx context.Context, id RegID, do func(redis.Pipeliner, string)) error {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	s.trips.Add(1)
+	p := s.client.Pipeline()
+	do(p, appIndexKey(id.CompanyKey, id.AppID))
+	do(p, companyIndexKey(id.CompanyKey))
+	if _, err := p.Exec(ctx); err != nil {
+		return unavailable("index registration", err)
+	}
+	return nil
+}
+
+// index returns the registrations that an index names, in order.
+func (s *store) index(ctx context.Context, key string) ([]RegID, error) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	s.trips.Add(1)
+	members, err := s.client.SMembers(ctx, key).Result()
+	if err != nil {
+		return nil, unavailable("read index", err)
+	}
+	slices.Sort(members)
+	ids := make([]RegID, 0, len(members))
+	for _, m := range members {
+		if id, err := parseMember(m); err == nil {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
+}
+
+// loadViews reads many entities in one round trip.
+func (s *store) loadViews(ctx context.Context, entities map[Entity]bool) (map[Entity]*view, error) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	s.trips.Add(1)
+	p := s.client.Pipeline()
+	cmds := map[Entity]*redis.MapStringStringCmd{}
+	for e := range entities {
+		cmds[e] = p.HGetAll(ctx, e.regKey())
+	}
+	if len(cmds) > 0 {
+		if _, err := p.Exec(ctx); err != nil {
+			return nil, unavailable("load registrations", err)
+		}
+	}
+	views := make(map[Entity]*view, len(cmds))
+	for e, cmd := range cmds {
+		v, err := s.readView(cmd.Val())
+		if err != nil {
+			return nil, err
+		}
+		views[e] = v
+	}
+	return views, nil
+}
+
+// readHealth reads the registrations' health, each shard once.
+func (s *store) readHealth(ctx context.Context, regs []Registration) ([]health.Reading, error) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	byShard := map[health.Shard][]int{}
+	for i, r := range regs {
+		byShard[r.shard()] = append(byShard[r.shard()], i)
+	}
+	readings := make([]health.Reading, len(regs))
+	for _, group := range byShard {
+		keys := make([]health.Keys, len(group))
+		for j, i := range group {
+			keys[j] = regs[i].healthKeys()
+		}
+		s.trips.Add(1)
+		got, err := s.health.Read(ctx, keys)
+		if err != nil {
+			return nil, unavailable("read health", err)
+		}
+		for j, i := range group {
+			readings[i] = got[j]
+		}
+	}
+	return readings, nil
+}
+
+// census counts registrations by state and events waiting.
+type census struct {
+	states  map[health.State]int64
+	waiting int64
+}
+
+// censusLimit bounds what one scrape reads of a shard.
+const censusLimit = 5000
+
+// census looks at the registrations that are unwell or have work: all others are HEALTHY and idle.
+func (c *Carrier) census(ctx context.Context) (census, error) {
+	s := c.store
+	p := s.client.Pipeline()
+	totals, unwell, due := [health.Shards]*redis.StringCmd{}, [health.Shards]*redis.StringSliceCmd{}, [health.Shards]*redis.StringSliceCmd{}
+	for i := range totals {
+		sh := health.Shard(i)
+		totals[i] = p.HGet(ctx, hashesKey(sh), "#")
+		unwell[i] = p.ZRange(ctx, judgeKey(sh), 0, censusLimit)
+		due[i] = p.ZRange(ctx, dueKey(sh), 0, censusLimit)
+	}
+	s.trips.Add(1)
+	if _, err := p.Exec(ctx); err != nil && err != redis.Nil {
+		return census{}, err
+	}
+	out := census{states: map[health.State]int64{}}
+	seen := map[string]*redis.SliceCmd{}
+	p = s.client.Pipeline()
+	for i := range totals {
+		n, _ := totals[i].Int64() // no registration yet in this shard
+		out.states[health.Healthy] += n
+		for _, m := range append(unwell[i].Val(), due[i].Val()...) {
+			if id, err := parseMember(m); err == nil && seen[m] == nil {
+				seen[m] = p.HMGet(ctx, id.standingKey(), "s", "qn")
+			}
+		}
+	}
+	if len(seen) > 0 {
+		s.trips.Add(1)
+		if _, err := p.Exec(ctx); err != nil {
+			return census{}, err
+		}
+	}
+	for _, cmd := range seen {
+		v := cmd.Val()
+		if len(v) != 2 {
+			continue
+		}
+		if st := health.State(toText(v[0])); st == health.Degraded || st == health.Down {
+			out.states[st]++
+			out.states[health.Healthy]--
+		}
+		out.waiting += toInt(v[1])
+	}
+	return out, nil
+}

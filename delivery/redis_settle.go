@@ -1,0 +1,174 @@
+package delivery
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/pulsegate/pulsegate/health"
+)
+
+// laneState is what claim and settle replies say of a registration.
+type laneState struct {
+	version string
+	reading health.Reading
+	cut     string // events up to this one are not delivered: they get cutFate
+	cutFate Fate
+	waiting int64 // events in the queue
+}
+
+// queued is one event as it lies in the queue.
+type queuedEvent struct {
+	sid    string
+	part   string
+	author string
+	kind   byte
+	body   []byte
+}
+
+// settled is one delivery that has its fate.
+type settled struct {
+	sid     string
+	part    string
+	fate    Fate
+	counts  bool // enters the window
+	o       outcome
+	tries   int
+	url     string
+	ev      *event // nil when it could not be read
+	body    []byte
+	handoff bool // an undeliverable message of a LIVE registration
+}
+
+// settleCall settles one registration's outcomes, renews or takes its lease, and reads on.
+type settleCall struct {
+	id          RegID
+	token       string
+	take        bool // a claim: the lease may be free
+	mayRest     bool // nothing else is under way: the lease may be given back
+	trialFailed bool
+	ramp        string // the new width, or ""
+	cursor      string
+	max         int // events to read
+	maxBytes    int
+	outcomes    []settled
+	owners      []string // authors whose conversations' owners are wanted
+
+	// The answer.
+	err       error
+	lost      bool
+	rested    bool
+	state     laneState
+	events    []queuedEvent
+	got       []Owner
+	handedOff int64
+}
+
+// settle carries out a batch of calls, one script for each shard, all in one round trip.
+func (s *store) settle(calls []*settleCall) {
+	byShard := map[health.Shard][]*settleCall{}
+	var order []health.Shard
+	for _, c := range calls {
+		sh := c.id.shard()
+		if byShard[sh] == nil {
+			order = append(order, sh)
+		}
+		byShard[sh] = append(byShard[sh], c)
+	}
+	pipeline := make([]scriptCall, len(order))
+	for i, sh := range order {
+		a := shardArgv(sh)
+		a.arg(s.window.Milliseconds(), leaseTime.Milliseconds(), shardHex(sh), controlTime.Milliseconds(), keepSuccess, keepFailures,
+			recordTime.Milliseconds(), len(byShard[sh]))
+		for _, c := range byShard[sh] {
+			c.put(a)
+		}
+		pipeline[i] = scriptCall{a.keys, a.args}
+	}
+	replies, errs := s.pipeline(s.scripts.settle, pipeline)
+	for i, sh := range order {
+		group := byShard[sh]
+		if errs[i] == nil && len(replies[i]) != 1+len(group) {
+			errs[i] = fmt.Errorf("settle: reply of %d parts", len(replies[i]))
+		}
+		for j, c := range group {
+			if errs[i] != nil {
+				c.err = unavailable("settle", errs[i])
+				continue
+			}
+			s.heard(toInt(replies[i][0]))
+			c.read(replies[i][0], toSlice(replies[i][1+j]))
+		}
+	}
+}
+
+func shardHex(sh health.Shard) string { return strconv.FormatInt(int64(sh), 16) }
+
+func (c *settleCall) put(a *argv) {
+	id := c.id
+	a.key(id.regKey(), id.standingKey(), id.windowKey(), id.queueKey(), id.okLogKey(), id.errLogKey(), id.ownKey(),
+		toldKey(id.shard(), id.CompanyKey, EntryHandoff))
+	a.arg(id.CompanyKey, id.NetworkKey, id.ExternalID, id.member(), id.requestPrefix(), c.token)
+	a.flag(c.take)
+	a.flag(c.mayRest)
+	a.flag(c.trialFailed)
+	a.arg(c.ramp, c.cursor, c.max, c.maxBytes, id.AppID, len(c.outcomes))
+	for i := range c.outcomes {
+		c.outcomes[i].put(a, id)
+	}
+	a.arg(len(c.owners))
+	for _, author := range c.owners {
+		a.key(id.controlKey(author))
+	}
+}
+
+func (d *settled) put(a *argv, id RegID) {
+	kind := -1
+	if d.counts {
+		kind = d.o.class.Index()
+	}
+	code := ""
+	if d.o.code != 0 {
+		code = strconv.Itoa(d.o.code)
+	}
+	body := d.body
+	if d.fate == Delivered {
+		body = nil
+	}
+	a.arg(d.sid, d.part, string(d.fate), kind, string(d.o.class), code, d.o.message, d.tries, d.o.latency.Milliseconds(), d.url, body, len(d.body))
+	a.flag(d.handoff && d.ev != nil)
+	if d.handoff && d.ev != nil {
+		kind := AutomaticHandoff
+		if d.fate == InMaintenance {
+			kind = MaintenanceHandoff
+		}
+		a.key(id.controlKey(d.ev.author))
+		a.arg(d.ev.author, d.ev.name, d.ev.messageID, d.ev.scope(), string(kind), kind.Tag())
+	}
+}
+
+func (c *settleCall) read(now any, reply []any) {
+	if len(reply) < 10 {
+		c.lost = true
+		return
+	}
+	c.rested = toText(reply[0]) == "rest"
+	c.state = laneState{
+		version: toText(reply[1]), reading: health.ParseReading(now, reply[2], reply[3]),
+		cut: toText(reply[4]), cutFate: Fate(toText(reply[5])), waiting: toInt(reply[6]),
+	}
+	for _, item := range toSlice(reply[7]) {
+		f := toTexts(item)
+		q := queuedEvent{sid: f[0], part: f[1], author: f[2], kind: 'o', body: []byte(f[4])}
+		if f[3] != "" {
+			q.kind = f[3][0]
+		}
+		c.events = append(c.events, q)
+	}
+	for _, item := range toSlice(reply[8]) {
+		o := toTexts(item)
+		c.got = append(c.got, Owner{Type: OwnerType(o[0]), AppID: o[1]})
+	}
+	c.handedOff = toInt(reply[9])
+}
+
+func toTextInt(n int64) string { return strconv.FormatInt(n, 10) }

@@ -1,0 +1,29 @@
+package delivery
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"strconv"
+	"strings"
+)
+
+// sign returns one Standard Webhooks signature, "v1,<base64>", over id, timestamp (seconds) and body. A secret "whsec_…" is base64;
+// any other is its raw bytes.
+func sign(secret Secret, id string, timestamp int64, body []byte) string {
+	key := []byte(secret)
+	if rest, ok := strings.CutPrefix(string(secret), "whsec_"); ok {
+		if raw, err := base64.StdEncoding.DecodeString(rest); err == nil {
+			key = raw
+		}
+	}
+	mac := hmac.New(sha256.New, key)
+	mac.Write([]byte(id))
+	mac.Write([]byte{'.'})
+	mac.Write(strconv.AppendInt(nil, timestamp, 10))
+	mac.Write([]byte{'.'})
+	mac.Write(body)
+	return "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))
+}
+
+func appendInt(b []byte, n int64) []byte { return strconv.AppendInt(b, n, 10) }

@@ -1,0 +1,38 @@
+-- What is remembered of a registration between two judgements, in the hash st:
+--   s state · si since · pu pausedUntil · n transition number · v verified · in incident since · ds down since · sd still-down notices
+--   tf number of the transition whose trial failed · dbg debugging until · off 1 not judged, 2 deleted
+--   la last acknowledged · fc fa fr class, time, request id of the last failure · f5 last failed request ids
+--   ho handed off, ud undelivered, both since the incident began · rw ramp width · hd 1: holds events while DOWN · qn events waiting
+local STANDING = {'s', 'si', 'pu', 'n', 'v', 'in', 'ds', 'sd', 'tf', 'dbg', 'off', 'la', 'fc', 'fa', 'fr', 'f5', 'ho', 'ud', 'rw', 'hd', 'qn'}
+
+local function standing(st)
+  local v = redis.call('HMGET', st, unpack(STANDING))
+  for i = 1, #STANDING do v[i] = v[i] or '' end
+  return v
+end
+
+-- Puts an entry into the outbox: out (id -> when it is due), outd (id -> JSON) and, when people may list it, told (id -> time).
+-- The lists keep the last 10,000 entries; one that is still due is never dropped.
+local function outbox_put(out, outd, told, id, at, json)
+  redis.call('HSET', outd, id, json)
+  redis.call('ZADD', out, num(at), id)
+  if not told then return end
+  redis.call('ZADD', told, num(at), id)
+  if redis.call('ZCARD', told) > 10000 then
+    local old = redis.call('ZRANGE', told, 0, 0)[1]
+    if not redis.call('ZSCORE', out, old) then
+      redis.call('ZREM', told, old)
+      redis.call('HDEL', outd, old)
+    end
+  end
+end
+
+-- When the timer must look at the registration again: when an outcome leaves, when a pause ends over an empty window, when debugging ends.
+local function judge_at(w, v)
+  local at, down = window_leaves(w), v[1] == 'DOWN'
+  if at > 0 and not down and (v[1] == 'HEALTHY' or v[1] == '') and window_failed(w) == 0 then at = 0 end
+  if at == 0 and down then at = tonumber(v[3]) or 0 end
+  local dbg = tonumber(v[10]) or 0
+  if dbg > 0 and (at == 0 or dbg < at) then at = dbg end
+  return at
+end

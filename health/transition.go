@@ -1,0 +1,39 @@
+package health
+
+import "time"
+
+// next is the standing after a verdict's transition, and the transition as people are told of it. Its time is the moment of the facts
+// that it was judged on.
+func (r Rules) next(was Reading, v Verdict) (Transition, Standing) {
+	at, s := was.At, was.Standing
+	n := s
+	n.State, n.Verified, n.PausedUntil, n.TrialFailed = v.State, v.Verified, time.Time{}, false
+	if v.State == Down {
+		n.PausedUntil = at.Add(r.Pause)
+		if s.State != Down {
+			n.DownSince, n.StillDown = at, 0
+		} else if v.Notice {
+			n.StillDown++
+		}
+	} else {
+		n.DownSince, n.StillDown = time.Time{}, 0
+	}
+	incident := s.Incident
+	if incident.IsZero() && v.State != Healthy {
+		incident = at
+	}
+	n.Incident = incident
+	if v.Kind == ToHealthy {
+		n.Incident = time.Time{} // verified: the incident is over
+	}
+	if n.State != s.State {
+		n.Since = at
+	}
+	n.Number++
+	return Transition{
+		Number: n.Number, Kind: v.Kind, From: s.State, To: v.State, At: at.UnixMilli(), Since: millis(s.Since), PausedUntil: millis(n.PausedUntil),
+		Incident: millis(incident), DownSince: millis(s.DownSince), Notice: v.Notice, Reason: v.Reason,
+		Acknowledged: was.Counts.Acknowledged, Failed: was.Counts.Failed, ByClass: was.Counts.ByClass,
+		HandedOff: was.Notes.HandedOff, Undelivered: was.Notes.Undelivered, FailedRequests: was.Notes.FailedRequests,
+	}, n
+}

@@ -1,0 +1,28 @@
+-- Makes one transition, if the facts that it was judged on still hold.
+-- KEYS st win judge due out outd told
+-- ARGV span member · number a0 f0 fmin min (the facts) · state verified pausedUntil incident downSince stillDown ramp at · entries, each: id listed json
+-- Returns 1, or 0 when a fact has changed: judge again.
+-- Commit point: a crash before it leaves the judgement to the timer; after it the outbox owes the notice.
+redis.call('ZREM', KEYS[3], '') -- a removal first: a full Redis lets the rest through
+local now, span = clock(), tonumber(ARGV[1])
+local w = window_open(KEYS[2], now, span)
+local f, min = window_failed(w), tonumber(ARGV[7])
+local v = standing(KEYS[1])
+local function yes(b) return b and '1' or '0' end
+local same = (v[4] == '' and '0' or v[4]) == ARGV[3] and yes(w.n[1] == 0) == ARGV[4] and yes(f == 0) == ARGV[5] and yes(f >= min) == ARGV[6]
+if not same or v[11] ~= '' then return 0 end
+local at, incident = ARGV[15], ARGV[11]
+if v[1] ~= ARGV[8] then redis.call('HSET', KEYS[1], 'si', at) end
+redis.call('HSET', KEYS[1], 's', ARGV[8], 'v', ARGV[9], 'pu', ARGV[10], 'in', incident, 'ds', ARGV[12], 'sd', ARGV[13],
+  'n', num(tonumber(ARGV[3]) + 1))
+if ARGV[14] ~= '' then redis.call('HSET', KEYS[1], 'rw', ARGV[14]) end
+redis.call('HDEL', KEYS[1], 'tf')
+if incident == '0' then redis.call('HDEL', KEYS[1], 'ho', 'ud', 'f5') end
+window_close(w)
+v[1], v[3] = ARGV[8], ARGV[10]
+local look = judge_at(w, v)
+if look > 0 then redis.call('ZADD', KEYS[3], num(math.max(look, now + 1)), ARGV[2]) else redis.call('ZREM', KEYS[3], ARGV[2]) end
+for i = 16, #ARGV, 3 do
+  outbox_put(KEYS[5], KEYS[6], ARGV[i + 1] == '1' and KEYS[7], ARGV[i], tonumber(at), ARGV[i + 2])
+end
+return 1
