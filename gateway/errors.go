@@ -22,6 +22,7 @@ var (
 	errTooMany      = errors.New("at most 1,000 events in one request")
 	errSlow         = errors.New("the body did not arrive in time")
 	errNoPlatform   = errors.New("no platform is set for this gateway: it cannot pass this call on (--platform-url)")
+	errNoReceipt    = errors.New("no receipt was given for the event") // a fault of our own
 	errPlatform     = errors.New("the platform did not answer, try again")
 )
 

@@ -183,12 +183,19 @@ func (g *Gateway) accept(ctx context.Context, company string, pieces []piece, ke
 			in.Key = key + "#" + strconv.Itoa(i)
 		}
 		good, places = append(good, in), append(places, i)
+		all[i].Err = errNoReceipt // until there is one: only what is known to be stored is answered as stored
 	}
 	if len(good) == 0 {
-		return all
+		return all // the carrier has nothing to do
 	}
 	for i, r := range g.Carrier.Accept(ctx, company, good) {
 		all[places[i]] = r
+	}
+	for _, i := range places {
+		if f, _ := faultFor(all[i].Err, general); all[i].Err != nil && f.status == http.StatusInternalServerError {
+			g.Log.Error("event was not accepted", "err", all[i].Err)
+			break // one line for all of a request
+		}
 	}
 	return all
 }
@@ -212,11 +219,11 @@ func receipts(all []delivery.Receipt, requestID string) answer {
 			words = append(words, data[i].Error)
 		}
 	}
-	a := answer{status: overall(statuses), header: http.Header{}, bare: true}
+	a := answer{status: overall(statuses), data: data}
 	if a.status == http.StatusAccepted {
-		a.data = map[string]any{"data": data, "requestId": requestID}
 		return a
 	}
+	a.header, a.bare = http.Header{}, true
 	if a.status == http.StatusServiceUnavailable {
 		a.header.Set("Retry-After", "1")
 	}

@@ -1,7 +1,9 @@
 package gateway_test
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -9,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/pulsegate/pulsegate/delivery"
 	"github.com/pulsegate/pulsegate/gateway"
 )
 
@@ -193,4 +196,25 @@ func FuzzEventSplit(f *testing.F) {
 			}
 		}
 	})
+}
+
+// forgetful is a carrier that gives no receipts, or one with an error that nobody knows.
+type forgetful struct {
+	gateway.Carrier
+	receipts []delivery.Receipt
+}
+
+func (f forgetful) Accept(context.Context, string, []delivery.Incoming) []delivery.Receipt {
+	return f.receipts
+}
+
+func TestEventWithoutAReceiptIsNotAnsweredAsStored(t *testing.T) {
+	for _, receipts := range [][]delivery.Receipt{nil, {{Err: errors.New("odd redis.secret.internal")}}} {
+		s := newStage(t, func(c *gateway.Config) { c.Carrier = forgetful{Carrier: c.Carrier, receipts: receipts} })
+		status, rows := s.post(t, message("a", "1"))
+		require.Equal(t, http.StatusInternalServerError, status)
+		require.Equal(t, "Internal error", rows.Data[0].Error)
+		require.True(t, *rows.Data[0].Retryable)
+		require.Contains(t, s.log.String(), "event was not accepted")
+	}
 }

@@ -91,7 +91,9 @@ func (g *Gateway) getNotices(ctx context.Context, c *call) (answer, error) {
 
 // list answers with the outbox entries of a kind that the token may see, at most ?limit of them (100 unless told, 1,000 at most), of
 // one app if ?appId names it.
-func list[D, W any](ctx context.Context, g *Gateway, c *call, kind delivery.EntryKind, wire func(delivery.Entry, D) (W, bool)) (answer, error) {
+func list[D, W any](
+	ctx context.Context, g *Gateway, c *call, kind delivery.EntryKind, wire func(delivery.Entry, D) (W, bool),
+) (answer, error) {
 	limit, err := c.limit()
 	if err != nil {
 		return answer{}, err

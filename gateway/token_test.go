@@ -10,6 +10,7 @@ import (
 	"encoding/base64"
 	"maps"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -203,4 +204,23 @@ func FuzzTokenVerify(f *testing.F) {
 			t.Fatalf("a token that nobody signed was accepted: %v", c.Scope)
 		}
 	})
+}
+
+func TestManyTokensAreToldApart(t *testing.T) {
+	s := newStage(t)
+	for round := range 2 {
+		for i := range 5000 {
+			if round == 1 && i%10 != 0 {
+				continue
+			}
+			company := "company-" + strconv.Itoa(i)
+			token, err := s.tokens.Sign(gateway.Claims{CompanyKey: company, Scope: gateway.ScopeAdmin, ID: "same"}, time.Hour)
+			require.NoError(t, err)
+			for range 2 {
+				got, err := s.tokens.Verify(token)
+				require.NoError(t, err)
+				require.Equal(t, company, got.CompanyKey)
+			}
+		}
+	}
 }
