@@ -48,6 +48,9 @@ func (c *calls) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if c.answer != nil {
 		status, retry = c.answer(a, n)
 	}
+	if status == 0 { // a call that names no status: somebody followed a redirect
+		status = http.StatusNotFound
+	}
 	if retry != "" {
 		w.Header().Set("Retry-After", retry)
 	}

@@ -93,7 +93,7 @@ func (p *postman) send(ctx context.Context, l letter) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.limit)
 	defer cancel()
-	call := &conversation{postman: p, until: time.Now().Add(p.limit)}
+	call := &conversation{postman: p}
 	defer call.hangUp()
 	client, err := p.client(ctx, call)
 	if err != nil {
@@ -103,12 +103,15 @@ func (p *postman) send(ctx context.Context, l letter) error {
 	if err == nil || msg.IsDelivered() {
 		return nil
 	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("talk to mail server: no end within %v", p.limit)
+	}
 	return fault(err)
 }
 
 func (p *postman) client(ctx context.Context, call *conversation) (*gomail.Client, error) {
 	opts := []gomail.Option{
-		gomail.WithPort(p.port), gomail.WithTimeout(p.limit), gomail.WithTLSConfig(p.tls), gomail.WithoutNoop(), gomail.WithoutRset(),
+		gomail.WithPort(p.port), gomail.WithTimeout(p.limit + time.Second), gomail.WithTLSConfig(p.tls), gomail.WithoutNoop(), gomail.WithoutRset(),
 		gomail.WithDialContextFunc(func(dialing context.Context, _, addr string) (net.Conn, error) {
 			return call.open(ctx, dialing, addr)
 		}),
@@ -166,29 +169,25 @@ func fault(err error) error {
 	return errors.New(why)
 }
 
-// conversation is one connection to the mail server, with an end that nobody can move.
+// conversation is one connection to the mail server.
 type conversation struct {
 	*postman
-	until time.Time
-	conn  net.Conn
-	stop  func() bool
+	conn net.Conn
+	stop func() bool
 }
 
-// open dials; the connection is closed when ctx ends.
+// open dials. The connection is closed when ctx ends: an end that no deadline of the library can move.
 func (c *conversation) open(ctx, dialing context.Context, addr string) (net.Conn, error) {
-	raw, err := c.dial(dialing, "tcp", addr)
+	conn, err := c.dial(dialing, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
-	c.conn = &boundedConn{Conn: raw, until: c.until}
-	c.stop = context.AfterFunc(ctx, func() { _ = raw.Close() })
-	if err := c.conn.SetDeadline(c.until); err != nil {
-		return nil, err
-	}
+	c.conn = conn
+	c.stop = context.AfterFunc(ctx, func() { _ = conn.Close() })
 	if !c.implicit {
-		return c.conn, nil
+		return conn, nil
 	}
-	secure := tls.Client(c.conn, c.tls)
+	secure := tls.Client(conn, c.tls)
 	if err := secure.HandshakeContext(dialing); err != nil {
 		return nil, fmt.Errorf("secure mail connection: %w", err)
 	}
@@ -201,28 +200,4 @@ func (c *conversation) hangUp() {
 		c.stop()
 		_ = c.conn.Close()
 	}
-}
-
-// boundedConn keeps every deadline within until.
-type boundedConn struct {
-	net.Conn
-	until time.Time
-}
-
-// SetDeadline sets the earlier of t and the end of the conversation.
-func (c *boundedConn) SetDeadline(t time.Time) error { return c.Conn.SetDeadline(c.within(t)) }
-
-// SetReadDeadline sets the earlier of t and the end of the conversation.
-func (c *boundedConn) SetReadDeadline(t time.Time) error { return c.Conn.SetReadDeadline(c.within(t)) }
-
-// SetWriteDeadline sets the earlier of t and the end of the conversation.
-func (c *boundedConn) SetWriteDeadline(t time.Time) error {
-	return c.Conn.SetWriteDeadline(c.within(t))
-}
-
-func (c *boundedConn) within(t time.Time) time.Time {
-	if t.IsZero() || t.After(c.until) {
-		return c.until
-	}
-	return t
 }

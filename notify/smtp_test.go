@@ -148,7 +148,7 @@ func TestTarpitEndsWithinAMinuteAndBlocksNoPlatformCall(t *testing.T) {
 		}
 		after(58 * time.Second)
 		require.Equal(t, 1, o.entry(mails[0]).Tries)
-		require.Contains(t, o.entry(mails[0]).LastError, "mail server")
+		require.Contains(t, o.entry(mails[0]).LastError, "no end within 1m0s")
 	})
 }
 
@@ -225,6 +225,7 @@ func TestNothingIsSentInClearWhenSTARTTLSIsStripped(t *testing.T) {
 		require.Equal(t, delivery.EntryPending, o.entry(id).State)
 		require.Contains(t, o.entry(id).LastError, "STARTTLS")
 		require.Empty(t, m.all())
+		require.Zero(t, m.left(), "every connection is hung up")
 		for line := range strings.Lines(m.written()) {
 			require.True(t, strings.HasPrefix(line, "EHLO ") || strings.HasPrefix(line, "QUIT"), line)
 		}
@@ -246,6 +247,18 @@ func TestWrongPasswordWaitsForTheOperator(t *testing.T) {
 		require.Equal(t, delivery.EntryPending, o.entry(id).State)
 		require.NotContains(t, o.entry(id).LastError+log.String(), "c4nary")
 		require.Empty(t, m.all())
+	})
+}
+
+func TestServerThatAsksForAPasswordRefusesNoMail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o, m := newOutbox(), openMailbox(t, nil)
+		m.sender = func() error { return &smtp.SMTPError{Code: 530, Message: "authentication required"} }
+		start(t, withMail(o, m))
+		id := o.add(t, delivery.EntryTransition, acme(), down())
+		after(time.Minute)
+		require.Equal(t, delivery.EntryPending, o.entry(id).State)
+		require.Contains(t, o.entry(id).LastError, "authentication required")
 	})
 }
 

@@ -37,6 +37,7 @@ type wire struct {
 	mu    sync.Mutex
 	cut   bool
 	dials int
+	open  int
 	sent  bytes.Buffer // what clients wrote
 }
 
@@ -70,6 +71,13 @@ func (w *wire) dialled() int {
 	return w.dials
 }
 
+// left is how many connections the client has not closed.
+func (w *wire) left() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.open
+}
+
 func (w *wire) written() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -87,6 +95,9 @@ func (w *wire) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	client, server := net.Pipe()
 	select {
 	case w.conns <- server:
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.open++
 		return &tapped{Conn: client, wire: w}, nil
 	case <-w.done:
 		return nil, net.ErrClosed
@@ -95,10 +106,20 @@ func (w *wire) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	}
 }
 
-// tapped notes what the client writes.
+// tapped notes what the client writes, and whether it hangs up.
 type tapped struct {
 	net.Conn
 	wire *wire
+	once sync.Once
+}
+
+func (t *tapped) Close() error {
+	t.once.Do(func() {
+		t.wire.mu.Lock()
+		defer t.wire.mu.Unlock()
+		t.wire.open--
+	})
+	return t.Conn.Close()
 }
 
 func (t *tapped) Write(b []byte) (int, error) {
@@ -122,6 +143,7 @@ type mailbox struct {
 	mu     sync.Mutex
 	mails  []received
 	users  []string
+	sender func() error          // answer to MAIL FROM
 	rcpt   func(to string) error // answer to RCPT TO
 	data   func() error          // answer to the end of DATA
 	hold   chan struct{}         // DATA waits for it
@@ -188,6 +210,9 @@ func (s *session) Auth(string) (sasl.Server, error) {
 
 func (s *session) Mail(from string, _ *smtp.MailOptions) error {
 	s.mail = received{from: from}
+	if s.box.sender != nil {
+		return s.box.sender()
+	}
 	return nil
 }
 
