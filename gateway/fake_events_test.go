@@ -133,6 +133,7 @@ func (f *fakeCarrier) EventRecords(_ context.Context, company, eventID string) (
 
 func (f *fakeCarrier) NoteCall(_ context.Context, r delivery.Record) (delivery.Record, error) {
 	defer f.lock()()
+	r.CallbackURL, r.Tries = "", 0 // a call by a bot goes to no callback
 	f.records = append(f.records, r)
 	return r, nil
 }

@@ -88,6 +88,9 @@ func (f *fakeCarrier) put(r delivery.Registration) error {
 		r.Created = f.regs[r.RegID].Created
 	}
 	r.Credentials.Secret = ""
+	if r.WhenDown == "" {
+		r.WhenDown = delivery.HandOff
+	}
 	f.regs[r.RegID] = r
 	return nil
 }
@@ -220,6 +223,7 @@ func (f *fakeCarrier) PassControl(_ context.Context, ch delivery.ControlChange) 
 	}
 	key := ch.Entity.ExternalID + "|" + ch.AuthorID
 	ctl := f.controls[key]
+	var tags []string
 	if ch.LastUpdateTS != 0 && ch.LastUpdateTS < ctl.LastUpdated.UnixMilli() {
 		return ctl, delivery.ErrStale
 	}
@@ -228,9 +232,10 @@ func (f *fakeCarrier) PassControl(_ context.Context, ch delivery.ControlChange) 
 			HandoffKind: delivery.StandardHandoff, AuthorID: ch.AuthorID, AuthorName: ch.AuthorName, Owner: ch.Owner,
 			Comment: ch.Comment, Reason: "control",
 		})
+		tags = []string{delivery.ParentTag, delivery.StandardHandoff.Tag()}
 	}
 	ctl = delivery.Control{
-		Entity: ch.Entity, AuthorID: ch.AuthorID, AuthorName: ch.AuthorName, Owner: ch.Owner, LastUpdated: time.Now(),
+		Entity: ch.Entity, AuthorID: ch.AuthorID, AuthorName: ch.AuthorName, Owner: ch.Owner, Tags: tags, LastUpdated: time.Now(),
 	}
 	f.controls[key] = ctl
 	return ctl, nil
