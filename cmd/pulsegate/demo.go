@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/pulsegate/pulsegate/gateway"
 	"github.com/pulsegate/pulsegate/health"
 )
 
@@ -91,9 +90,8 @@ func (d demoCommand) tell(ctx context.Context, s *stage) error {
 		return err
 	}
 	s.say("    delivery pauses for %v: no attempts, only handoffs", d.Pace)
-	down := s.look("dying").number
 	if err := s.await(ctx, "dying", "be DOWN again after a failed trial", d.Pace+slack, func(v view) bool {
-		return v.state == health.Down && v.number > down
+		return v.state == health.Down && v.failedTrials > 0
 	}); err != nil {
 		return err
 	}
@@ -126,26 +124,4 @@ func (d demoCommand) gateway(mails string, log *slog.Logger) (*instance, error) 
 		QueueEvents: 100_000, QueueBytes: 256 << 20, SMTP: mails, MailFrom: "Pulsegate <pulsegate@demo.example>",
 	}
 	return assemble(assembly{serveCommand: settings, keys: keys, store: embeddedStore(io.Discard), log: log})
-}
-
-// token makes a token of the demo's company.
-func (s *stage) token() (string, error) {
-	return signToken(s.gateway.keys, gateway.Claims{CompanyKey: demoCompany, Scope: gateway.ScopeAdmin}, time.Hour)
-}
-
-// mail notes and prints a mail.
-func (s *stage) mail(to, subject string) {
-	s.mu.Lock()
-	s.subjects = append(s.subjects, subject)
-	s.mu.Unlock()
-	s.say("    mail to %s: %s", printable(to, 60), printable(subject, 150))
-}
-
-// view is the health of a bot as the stage last saw it.
-type view struct {
-	state    health.State
-	verified bool
-	number   int64
-	reason   string
-	counts   health.Counts
 }

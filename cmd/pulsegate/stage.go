@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/pulsegate/pulsegate/delivery"
+	"github.com/pulsegate/pulsegate/gateway"
 	"github.com/pulsegate/pulsegate/health"
 )
 
@@ -161,7 +162,7 @@ func (s *stage) watch(ctx context.Context) {
 
 // see notes the health of one bot, and prints it if it changed.
 func (s *stage) see(name string, h delivery.Health) {
-	now := view{state: h.Standing.State, verified: h.Standing.Verified, number: h.Standing.Number, reason: h.Verdict.Reason, counts: h.Counts}
+	now := view{state: h.Standing.State, verified: h.Standing.Verified, failedTrials: h.Standing.StillDown, reason: h.Verdict.Reason, counts: h.Counts}
 	s.mu.Lock()
 	before, known := s.views[name]
 	s.views[name] = now
@@ -169,7 +170,7 @@ func (s *stage) see(name string, h delivery.Health) {
 		s.left[name] = true
 	}
 	s.mu.Unlock()
-	if known && before.state == now.state && (before.number == now.number || now.state == health.Degraded) {
+	if known && before.state == now.state && now.failedTrials <= before.failedTrials {
 		return
 	}
 	s.say("%s is %s: %s (acknowledged %d, failed %d)", name, firstOf(string(now.state), string(health.Healthy)), now.reason,
@@ -243,6 +244,28 @@ func (s *stage) mailsOf(name string) (count int) {
 		}
 	}
 	return count
+}
+
+// token makes a token of the demo's company.
+func (s *stage) token() (string, error) {
+	return signToken(s.gateway.keys, gateway.Claims{CompanyKey: demoCompany, Scope: gateway.ScopeAdmin}, time.Hour)
+}
+
+// mail notes and prints a mail.
+func (s *stage) mail(to, subject string) {
+	s.mu.Lock()
+	s.subjects = append(s.subjects, subject)
+	s.mu.Unlock()
+	s.say("    mail to %s: %s", printable(to, 60), printable(subject, 150))
+}
+
+// view is the health of a bot as the stage last saw it.
+type view struct {
+	state        health.State
+	verified     bool
+	failedTrials int64 // of this outage
+	reason       string
+	counts       health.Counts
 }
 
 // listenLoopback listens on a free port of the loopback interface.
