@@ -95,6 +95,9 @@ func openBench(ctx context.Context, b benchCommand, s streams, log *slog.Logger)
 	if err != nil {
 		return nil, fmt.Errorf("make data directory: %w", err)
 	}
+	if _, file := s.err.(*os.File); !file {
+		s.err = &sharedWriter{to: s.err}
+	}
 	room := &benchRoom{benchCommand: b, streams: s, data: data}
 	if room.token, err = benchToken(data); err == nil {
 		room.redis, err = openManaged(ctx, server, data, log)

@@ -64,13 +64,13 @@ func (a *benchAccount) report() botsReport {
 
 // sequenceOf reads the number of an event from its body.
 func sequenceOf(body []byte) (int64, bool) {
-	at := bytes.Index(body, []byte(sequenceMark))
-	if at < 0 {
+	_, after, ok := bytes.Cut(body, []byte(sequenceMark))
+	if !ok {
 		return 0, false
 	}
 	var number int64
 	digits := 0
-	for _, c := range body[at+len(sequenceMark):] {
+	for _, c := range after {
 		if c < '0' || c > '9' || digits > 15 {
 			break
 		}

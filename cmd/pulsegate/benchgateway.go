@@ -41,7 +41,6 @@ func (r *benchRoom) startGateway(ctx context.Context, bots string, registrations
 	if err != nil || !ok {
 		return p, "", fmt.Errorf("start gateway: it says %.80q", line)
 	}
-	go func() { _, _ = io.Copy(io.Discard, p.out) }()
 	return p, address, r.register(ctx, address, bots, registrations)
 }
 

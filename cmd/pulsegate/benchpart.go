@@ -9,9 +9,23 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
+
+// sharedWriter lets several processes write to what is not a file.
+type sharedWriter struct {
+	mu sync.Mutex // guards to
+	to io.Writer
+}
+
+// Write writes one piece whole.
+func (w *sharedWriter) Write(text []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.to.Write(text)
+}
 
 // part is one process of a bench.
 type part struct {

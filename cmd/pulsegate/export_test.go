@@ -94,3 +94,6 @@ var Field = field
 
 // Mute is a logger that says nothing.
 type Mute = mute
+
+// RemoveSocketDir removes the directory of a child's socket.
+var RemoveSocketDir = removeSocketDir

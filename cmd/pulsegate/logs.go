@@ -18,7 +18,7 @@ func newLog(w io.Writer, level string) (*slog.Logger, error) {
 		return nil, fmt.Errorf("read log level %q: %w", level, err)
 	}
 	if f, ok := w.(*os.File); ok && isatty.IsTerminal(f.Fd()) {
-		return slog.New(tint.NewHandler(w, &tint.Options{Level: least, TimeFormat: time.TimeOnly})), nil
+		return slog.New(tint.NewTextHandler(w, &tint.Options{Level: least, TimeFormat: time.TimeOnly})), nil
 	}
 	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: least})), nil
 }

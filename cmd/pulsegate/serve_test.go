@@ -9,12 +9,15 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	main "github.com/pulsegate/pulsegate/cmd/pulsegate"
 )
 
 // gatewayProcess is a gateway in a process of its own.
@@ -39,7 +42,11 @@ func startGateway(t testing.TB, data string, args ...string) *gatewayProcess {
 	out, err := p.command.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, p.command.Start())
-	t.Cleanup(func() { _ = p.command.Process.Kill() })
+	t.Cleanup(func() {
+		_ = p.command.Process.Kill()
+		socket, _ := os.ReadFile(filepath.Join(data, "redis.sock.path"))
+		main.RemoveSocketDir(strings.TrimSpace(string(socket)))
+	})
 	lines := bufio.NewReader(out)
 	for p.token == "" || !strings.Contains(p.printed, "/bots/v3/health/") {
 		line, err := lines.ReadString('\n')
@@ -187,6 +194,7 @@ func TestServeOnAnAddressInUseSaysSo(t *testing.T) {
 
 func TestBenchAccountsForEveryEvent(t *testing.T) {
 	t.Setenv("PULSEGATE_TEST_RUN", "1")
+	t.Setenv("GORACE", "atexit_sleep_ms=0")
 	_, out, errs := run("bench", "--events", "600", "--connections", "8", "--registrations", "1,3", "--alternations", "1", "--json")
 	var figures struct {
 		Rows []struct {

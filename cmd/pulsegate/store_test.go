@@ -133,7 +133,11 @@ func hold(t testing.TB, data string) (*exec.Cmd, string) {
 	out, err := command.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, command.Start())
-	t.Cleanup(func() { _ = command.Process.Kill() })
+	t.Cleanup(func() {
+		_ = command.Process.Kill()
+		socket, _ := os.ReadFile(filepath.Join(data, "redis.sock.path"))
+		main.RemoveSocketDir(strings.TrimSpace(string(socket))) // nobody starts on this data any more
+	})
 	line, err := bufio.NewReader(out).ReadString('\n')
 	require.NoError(t, err)
 	pid, ok := strings.CutPrefix(strings.TrimSpace(line), "open ")
