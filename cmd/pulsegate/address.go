@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -125,7 +126,7 @@ func localAddresses(of net.Addr) []string {
 
 // resolved adds to host:port addresses those that their names stand for at present.
 func resolved(addresses ...string) []string {
-	list := addresses
+	list := slices.Clone(addresses)
 	for _, address := range addresses {
 		host, port, err := net.SplitHostPort(address)
 		if err != nil || net.ParseIP(host) != nil {

@@ -194,6 +194,7 @@ func (i *instance) run(ctx context.Context, ready func()) error {
 // serve answers requests on a listener until it is stopped; those under way are finished within the limit.
 func (i *instance) serve(name string, limit time.Duration, listener net.Listener, handler http.Handler) {
 	server := gateway.Server("", handler)
+	server.ErrorLog = slog.NewLogLogger(i.log.Handler(), slog.LevelWarn)
 	served := make(chan struct{})
 	go func() {
 		defer close(served)

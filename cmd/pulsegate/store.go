@@ -25,7 +25,8 @@ type store struct {
 	client    redis.UniversalClient
 	name      string // for people
 	tier      tier
-	addresses []string // host:port that no callback may reach
+	addresses []string      // host:port that no callback may reach
+	patience  time.Duration // how long it may be away while it is opened; 0: not at all
 	stop      func(context.Context) error
 }
 
@@ -81,8 +82,9 @@ func managedStore(ctx context.Context, server string, cfg storeConfig) (*store, 
 	options.Dialer = m.dial
 	client := redis.NewUniversalClient(options)
 	return &store{
-		client: client,
-		name:   m.describe(),
+		client:   client,
+		name:     m.describe(),
+		patience: 10 * time.Second, // the one that was joined may have been on its way out
 		stop: func(ctx context.Context) error {
 			_ = client.Close()
 			return m.stop(ctx)
@@ -98,9 +100,7 @@ func (s *store) assess(ctx context.Context, cfg storeConfig) error {
 		}
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	found, err := inspectStore(ctx, s.client)
+	found, err := s.inspect(ctx)
 	if err != nil {
 		return fmt.Errorf("reach the store (%s): %w", s.name, err)
 	}
@@ -115,4 +115,24 @@ func (s *store) assess(ctx context.Context, cfg storeConfig) error {
 		cfg.log.Warn("the store is not as it should be", "fix", warning)
 	}
 	return nil
+}
+
+// inspect asks the store how it keeps its data. It waits for one that is loading, and as long as its patience lasts for one that
+// is away.
+func (s *store) inspect(ctx context.Context) (durability, error) {
+	for away := time.Now().Add(s.patience); ; {
+		err := awaitAnswer(ctx, s.client)
+		if err == nil {
+			asking, cancel := context.WithTimeout(ctx, 5*time.Second)
+			found, failure := inspectStore(asking, s.client)
+			cancel()
+			if failure == nil {
+				return found, nil
+			}
+			err = failure
+		}
+		if time.Now().After(away) || !pause(ctx, 50*time.Millisecond) {
+			return durability{}, err
+		}
+	}
 }

@@ -181,6 +181,19 @@ func TestChildDiesWithItsKilledGateway(t *testing.T) {
 	}
 }
 
+func TestStartRightAfterAKillFindsTheData(t *testing.T) {
+	data := t.TempDir()
+	for range 5 {
+		killed, _ := hold(t, data)
+		s := open(t, data)
+		require.NoError(t, s.Client.Incr(t.Context(), "starts").Err())
+		require.NoError(t, s.Stop(t.Context()))
+		killGateway(t, killed)
+	}
+	s := open(t, data)
+	require.Equal(t, "5", s.Client.Get(t.Context(), "starts").Val())
+}
+
 // fakeServer puts a script in the place of redis-server.
 func fakeServer(t testing.TB, script string) {
 	t.Helper()
