@@ -19,11 +19,11 @@ end
 redis.call('HSET', KEYS[10], ARGV[7], member, ARGV[15], ARGV[16])
 if ARGV[5] == '1' then redis.call('HSET', KEYS[2], 'hd', '1') else redis.call('HDEL', KEYS[2], 'hd') end
 local q = redis.call('HMGET', KEYS[2], 'lo', 'qn', 'ql')
-if ARGV[8] == '1' then -- the window starts empty; what is left of a pause is over
+if ARGV[8] ~= '0' then -- the window starts empty; what is left of a pause is over
   redis.call('DEL', KEYS[3])
   redis.call('ZREM', KEYS[6], member)
   local s = redis.call('HGET', KEYS[2], 's')
-  redis.call('HSET', KEYS[2], 's', 'HEALTHY', 'v', '0', 'pu', '0', 'ds', '0', 'sd', '0', 'rw', '1')
+  redis.call('HSET', KEYS[2], 's', 'HEALTHY', 'v', '0', 'pu', '0', 'ds', '0', 'sd', '0', 'rw', ARGV[8] == '2' and '1' or '0')
   if s ~= 'HEALTHY' then redis.call('HSET', KEYS[2], 'si', num(now)) end
   redis.call('HDEL', KEYS[2], 'tf')
 end

@@ -5,7 +5,7 @@ import "time"
 // OwnerType says who owns a conversation. The empty type is undetermined.
 type OwnerType string
 
-// The owners (SPEC 5.1).
+// The owners.
 const (
 	Undetermined OwnerType = ""
 	Bot          OwnerType = "BOT"

@@ -17,7 +17,7 @@ var (
 	ErrUnavailable   = errors.New("the store is away or full, try again")           // 503 with Retry-After
 )
 
-// ValidationError lists every problem of a registration at once (SPEC 4.2), each naming its field.
+// ValidationError lists every problem of a registration at once, each naming its field.
 type ValidationError struct{ Problems []string }
 
 // Error joins the problems.

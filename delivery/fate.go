@@ -1,6 +1,6 @@
 package delivery
 
-// Fate is what became of a delivery (SPEC 3.6). Queued is not final: the delivery waits or is under way.
+// Fate is what became of a delivery. Queued is not final: the delivery waits or is under way.
 type Fate string
 
 // The fates.

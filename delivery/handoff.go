@@ -1,6 +1,6 @@
 package delivery
 
-// HandoffKind names the child tag of a handoff (KHOROS 5.4).
+// HandoffKind names the child tag of a handoff.
 type HandoffKind string
 
 // The kinds of handoff.

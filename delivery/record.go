@@ -6,7 +6,7 @@ import (
 	"github.com/pulsegate/pulsegate/health"
 )
 
-// RequestState is the state of a request record (KHOROS 9). Its text is the wire spelling.
+// RequestState is the state of a request record. Its text is the wire spelling.
 type RequestState string
 
 // The request states.

@@ -41,11 +41,23 @@ func (s *store) change(ctx context.Context, id RegID, version string, next *held
 	s.trips.Add(1)
 	n, err := s.scripts.change.Run(ctx, s.client, keys,
 		s.window.Milliseconds(), version, id.AppID, data, flagText(next != nil && next.WhenDown == Hold), id.member(), digest(id.member()),
-		flagText(e.reset), string(e.cut), e.off, incident, debug, jobID, job, digest(id.Entity.member()), id.Entity.member()).Int()
+		e.resetText(), string(e.cut), e.off, incident, debug, jobID, job, digest(id.Entity.member()), id.Entity.member()).Int()
 	if err != nil {
 		return false, unavailable("change registration", err)
 	}
 	return n == 1, nil
+}
+
+// resetText is 0 for no reset, 1 for an empty window, 2 for an empty window and a trial.
+func (e effects) resetText() string {
+	switch {
+	case e.trial:
+		return "2"
+	case e.reset:
+		return "1"
+	default:
+		return "0"
+	}
 }
 
 // entryTail is an outbox entry as JSON without its brace and its time, which the script puts in front.

@@ -19,7 +19,7 @@ type RegID struct {
 	AppID string
 }
 
-// Mode is the operating mode of a registration (SPEC 4.2). Its text is the wire spelling.
+// Mode is the operating mode of a registration. Its text is the wire spelling.
 type Mode string
 
 // The modes.
@@ -32,7 +32,7 @@ const (
 // CredentialType is how the gateway proves itself to a bot.
 type CredentialType string
 
-// The credential types (SPEC 3.3).
+// The credential types.
 const (
 	BasicAuth CredentialType = "BASIC_AUTH"
 	HMAC      CredentialType = "HMAC"
@@ -57,13 +57,13 @@ type Credentials struct {
 	Secret   Secret // write-only: set when a registration is written, empty in every registration that is read
 }
 
-// PublicFilter opts a registration in to public events (SPEC 3.2).
+// PublicFilter opts a registration in to public events.
 type PublicFilter struct {
 	IncludeTargeted     bool    `json:"includeTargeted"`
 	IncludeSourceTagIDs []int64 `json:"includeSourceTagIds,omitempty"`
 }
 
-// WhenDown says what becomes of events while the bot is DOWN (SPEC 3.7).
+// WhenDown says what becomes of events while the bot is DOWN.
 type WhenDown string
 
 // The choices for WhenDown.
@@ -96,7 +96,7 @@ type Registration struct {
 	LastUpdated     time.Time
 }
 
-// Health is the health of one registration as it is answered (SPEC 2.8).
+// Health is the health of one registration as it is answered.
 type Health struct {
 	Registration       Registration
 	Counts             health.Counts

@@ -153,7 +153,8 @@ func (c *Carrier) change(ctx context.Context, id RegID, decide func(*view, *held
 
 // effects are what a change does beside writing the registration.
 type effects struct {
-	reset  bool // the window starts empty, a pause is over, and a trial is due
+	reset  bool // the window starts empty, and a pause is over
+	trial  bool // delivery starts with one at a time
 	cut    Fate // of the events that wait; "": they stay
 	off    string
 	closes bool // an open incident ends without a notice
@@ -192,7 +193,8 @@ func effectsOf(old, next *held, now time.Time) effects {
 	changed := next.CallbackURL != old.CallbackURL || next.Credentials != old.Credentials || next.secret != old.secret
 	left := old.Mode == Maintenance && next.Mode != Maintenance
 	debugging := e.debug.After(old.DebugUntil)
-	e.reset = e.reset || changed || left || debugging
+	e.trial = changed || left
+	e.reset = e.reset || e.trial || debugging
 	return e
 }
 

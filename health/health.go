@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// State is the condition of a bot at one registration (SPEC 2.4). Its text is the wire spelling.
+// State is the condition of a bot at one registration. Its text is the wire spelling.
 type State string
 
 // The three states.
@@ -45,9 +45,9 @@ type Counts struct {
 
 // Rules are the settings that judging depends on.
 type Rules struct {
-	Window      time.Duration // how long an outcome counts; 0 means 2 minutes (SPEC 2.1)
-	MinAttempts int64         // failures without one acknowledgement that make DOWN; 0 means 10 (SPEC 2.4)
-	Pause       time.Duration // how long DOWN pauses delivery; 0 means 2 minutes (SPEC 2.6)
+	Window      time.Duration // how long an outcome counts; 0 means 2 minutes
+	MinAttempts int64         // failures without one acknowledgement that make DOWN; 0 means 10
+	Pause       time.Duration // how long DOWN pauses delivery; 0 means 2 minutes
 }
 
 // WithDefaults returns the rules with zero values replaced by the documented defaults.
@@ -86,15 +86,15 @@ type Standing struct {
 	Incident    time.Time // start of the open incident; zero when there is none
 	DownSince   time.Time // start of the present outage; zero unless DOWN
 	StillDown   int64     // "still DOWN" notices of this outage so far
-	Debug       bool      // outcomes stay out of the window (SPEC 2.9)
-	Judged      bool      // false in MAINTENANCE and after deletion (SPEC 2.10)
+	Debug       bool      // outcomes stay out of the window
+	Judged      bool      // false in MAINTENANCE and after deletion
 	Holding     bool      // events are held, not handed off, while DOWN, and some are waiting
 }
 
 // Kind names a transition by what it means for people.
 type Kind string
 
-// The kinds of transition (SPEC 2.6, 7.1). None means that nothing changes.
+// The kinds of transition. None means that nothing changes.
 const (
 	None         Kind = ""
 	ToDegraded   Kind = "degraded"   // left HEALTHY, or DOWN by a trial
@@ -110,7 +110,7 @@ type Verdict struct {
 	Verified bool
 	Reason   string // the rule that fired, in words
 	Kind     Kind   // None: the standing is right as it is
-	Notice   bool   // people are told of this transition (SPEC 7.1)
+	Notice   bool   // people are told of this transition
 }
 
 // Transition is one change of standing as it is told to people: the outbox carries it.

@@ -1,0 +1,57 @@
+// Package delivery carries an accepted event to its fate.
+//
+// # The way of an event
+//
+//	accept ─▶ queue ─▶ claim ─▶ try ─▶ settle ─▶ judge ─▶ outbox
+//	(script)  (Redis)  (script) (HTTP) (script)  (Go)     (notify)
+//
+// Accept reads the envelope, finds the entity's registrations, and stores the event with one script call for each shard: from its
+// reply on, the event is safe. The replica that stores an event for an idle registration gets its lease in the same step and works
+// on it at once, in a lane: one goroutine for each registration that has work. The lane starts tries (events of one author in order,
+// authors in parallel), settles what ended in one script call, and judges the counts that came back.
+//
+// # Concepts
+//
+//	registration  a bot on an entity, in a mode, at a version of the entity
+//	delivery      one event for one registration; it ends in exactly one fate
+//	try           one HTTP request; a delivery has at most two
+//	outcome       how a delivery ended; a value, never an error
+//	lease         the right to work on a registration, with a fencing token; 6 s, renewed every 2 s
+//	lane          this replica's work on a registration that it holds
+//
+// # Which outcome leads to what
+//
+//	acknowledged (200, 202)             delivered    counted
+//	anything else, after the last try   failed       counted; a customer's message is handed off
+//	the bot is DOWN and paused          suppressed   counted as failed; handed off
+//	the queue is full                   overflow     not counted; handed off
+//	the mode became MAINTENANCE         maintenance  not counted; a job hands off
+//	the registration was deleted        withdrawn    not counted; a job hands off
+//	the public filter does not admit    filtered     not counted; no handoff
+//
+// # Crashes
+//
+// A process that dies leaves queued events and leases. The leases end after 6 s; whoever looks next takes them and goes through the
+// same claim as always. A try whose outcome was not settled is made again, with the same webhook-id. An outcome enters the window in
+// the step that removes its event from the queue, so it enters once. Each script says what a crash right there means.
+//
+// # Concurrency
+//
+// All exported methods are safe for concurrent use. Carrier.Run owns every goroutine; lanes own their tries and wait for them.
+// Calls that gather while a round trip is under way go together in the next (batcher).
+//
+// # Decisions
+//
+//   - The outbox is a sorted set of due times over a hash of entries, not a stream with a consumer group: each entry has its own backoff
+//     and its own takeover time, a slow one never blocks another, and there is no group that could be lost. Replicas poll it twice a
+//     second with the same call that looks for due work, and signal themselves at once for what they wrote.
+//   - Rules about registrations are checked in Go against one version of the entity, and stored only if it is still that version. So the
+//     rules are plain functions, and two replicas cannot break them together.
+//   - A lane of another replica hears of new events by a published message; if that is lost, its renewal finds them within 2 s.
+//   - A second try, and any event that waited, asks the store first: who owns the conversation, whether the bot is DOWN, and whether
+//     the registration changed. Only what was heard within 100 ms starts without asking.
+//   - A blocked address gets no second try: no connection was opened, and none would be.
+//   - A new registration starts at full width. One whose address, credentials or mode changed starts with one delivery at a time.
+//   - Request and event ids hold the shard and a digest of the registration or entity, so that a record is found without an index: the log
+//     is read from the time in the id on.
+package delivery

@@ -1,0 +1,146 @@
+package delivery
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"github.com/pulsegate/pulsegate/health"
+)
+
+// settle makes one round trip. It returns true when the lane has ended.
+func (l *lane) settle() bool {
+	call := l.settleCall()
+	began := time.Now()
+	l.c.settles.do(call)
+	if call.err != nil {
+		return l.storeAway(call.err)
+	}
+	l.backoff = 0
+	if call.lost {
+		l.c.metrics.lost.Inc()
+		return true
+	}
+	l.take_, l.trialFail = false, l.trialFail && !call.trialFailed
+	l.c.metrics.countSettled(call)
+	if call.handedOff > 0 {
+		l.c.changed()
+	}
+	l.outcomes = append([]settled(nil), l.outcomes[len(call.outcomes):]...)
+	l.failing = len(l.outcomes) > 0 && l.failing
+	l.heard(call.state, began)
+	l.append(call)
+	for i, t := range l.staged[:len(call.got)] {
+		t.owner = call.got[i]
+	}
+	if call.rested {
+		l.judgeNow()
+		return true
+	}
+	if l.judgeNow() || !l.reload() {
+		l.mu.Lock()
+		l.again = true
+		l.mu.Unlock()
+		return false
+	}
+	l.launch()
+	return false
+}
+
+func (l *lane) settleCall() *settleCall {
+	l.mu.Lock()
+	idle := len(l.inbox) == 0 && len(l.finished) == 0
+	l.more, l.again = false, false
+	l.mu.Unlock()
+	n := min(len(l.outcomes), settleBatch)
+	call := &settleCall{id: l.id, token: l.token, take: l.take_, trialFailed: l.trialFail && n == len(l.outcomes), cursor: l.cursor, outcomes: l.outcomes[:n:n]}
+	call.max, call.maxBytes = l.lines.room()
+	if l.releasing || call.maxBytes == 0 {
+		call.max = 0
+	}
+	call.mayRest = idle && l.under == 0 && l.lines.events == 0 && n == len(l.outcomes) && (l.known || !l.take_)
+	if l.known && l.ramp.Width != l.state.reading.Notes.RampWidth {
+		call.ramp = strconv.Itoa(l.ramp.Width)
+	}
+	for _, t := range l.staged {
+		call.owners = append(call.owners, t.author)
+	}
+	return call
+}
+
+// storeAway keeps the outcomes and tries again later. Past the lease's end tries are ended: somebody else may deliver.
+func (l *lane) storeAway(err error) bool {
+	l.mu.Lock()
+	l.more = true
+	l.mu.Unlock()
+	if l.c.tryCtx.Err() != nil || l.take_ {
+		return true // stopping, or the lease was never ours
+	}
+	if l.backoff == 0 {
+		l.c.log.Warn("outcomes not stored yet", "registration", l.id.member(), "waiting", len(l.outcomes), "error", err)
+	}
+	l.backoff = min(max(2*l.backoff, 100*time.Millisecond), time.Second)
+	timer := time.NewTimer(l.backoff)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-l.c.tryCtx.Done():
+	}
+	return false
+}
+
+func (l *lane) heard(st laneState, began time.Time) {
+	l.state, l.known = st, true
+	l.renewed, l.leaseEnd = began, began.Add(leaseTime)
+	if w := st.reading.Notes.RampWidth; w != l.ramp.Width {
+		l.ramp = health.Ramp{Width: w}
+	}
+}
+
+// append takes in the events that were read.
+func (l *lane) append(call *settleCall) {
+	size := 0
+	for _, q := range call.events {
+		size += len(q.body)
+		if after(q.sid, l.cursor) {
+			l.cursor = q.sid
+			l.lines.push(newTask(q))
+		}
+	}
+	if len(call.events) > 0 && (len(call.events) == call.max || size >= call.maxBytes) || call.max == 0 {
+		l.mu.Lock()
+		l.more = true
+		l.mu.Unlock()
+	}
+}
+
+// judgeNow judges what was heard and says whether that changed anything.
+func (l *lane) judgeNow() bool {
+	if len(l.outcomes) > 0 {
+		return false // more to settle first
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
+	changed, err := l.c.judge(ctx, l.id, l.state.reading)
+	if err != nil {
+		l.c.log.Warn("judgement not stored, will be repeated", "registration", l.id.member(), "error", err)
+	}
+	return changed
+}
+
+// reload makes sure that the registration is the one of the version just heard.
+func (l *lane) reload() bool {
+	if l.view != nil && l.view.version == l.state.version {
+		return true
+	}
+	v := l.c.views.get(l.id.Entity)
+	if v == nil || v.version != l.state.version {
+		var err error
+		if v, err = l.c.viewOf(context.Background(), l.id.Entity, true); err != nil {
+			l.c.log.Warn("registration not loaded", "registration", l.id.member(), "error", err)
+			return false
+		}
+	}
+	l.view, l.reg = v, v.find(l.id.AppID)
+	return v.version == l.state.version
+}
