@@ -1,0 +1,475 @@
+package delivery_test
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/pulsegate/pulsegate/delivery"
+	"github.com/pulsegate/pulsegate/health"
+	"github.com/redis/go-redis/v9"
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+	"github.com/stretchr/testify/require"
+)
+
+func TestBotGetsTheEventAsItCamePlusTheGatewaysFields(t *testing.T) {
+	onBothStores(t, func(t *testing.T, client redis.UniversalClient) {
+		b := newBot(t)
+		r := startReplica(t, client, b)
+		reg := registration("e1", "app", func(r *delivery.Registration) { r.Metadata = []byte(`{"internalBot": false,"n":12345678901234567890}`) })
+		require.NoError(t, r.Create(t.Context(), reg))
+		body := `{ "type" : "message", "big":123456789012345678901234567890, "owner":"theirs", "coordinate": {"companyKey":"acme","networkKey":"whatsapp","externalId":"e1","botId":"x"} ,"author":{"id":"a:b/c","properties":{}}, "u":"\u00e9\ud83d\ude00é" }`
+		rc := r.send(t, delivery.Incoming{Body: []byte(body)})
+		require.Equal(t, delivery.Delivered, r.settled(t, rc[0].ID).Fate)
+		want := `{ "type" : "message", "big":123456789012345678901234567890, "owner":{"type":"BOT","appId":"app"}, "coordinate": {"companyKey":"acme","networkKey":"whatsapp","externalId":"e1","botId":"app"} ,"author":{"id":"a:b/c","properties":{}}, "u":"\u00e9\ud83d\ude00é" ,"metadata":{"internalBot": false,"n":12345678901234567890},"health":{"status":"HEALTHY","failureCount":0,"successCount":0}}`
+		got := b.requests()[0]
+		require.Equal(t, want, got.body)
+		require.Equal(t, "application/json; charset=utf-8", got.header.Get("Content-Type"))
+		require.Equal(t, "1", got.header.Get("Pulsegate-Try"))
+		require.Equal(t, rc[0].ID, got.header.Get("webhook-id"))
+		require.NotContains(t, rc[0].ID, ".")
+		require.Equal(t, got.header.Get("X-Request-Id"), got.header.Get("x-amzn-RequestId"))
+		user, pass, ok := (&http.Request{Header: got.header}).BasicAuth()
+		require.True(t, ok)
+		require.Equal(t, "gw/s3cret", user+"/"+pass)
+		rec, err := r.Record(t.Context(), "acme", got.header.Get("X-Request-Id"))
+		require.NoError(t, err)
+		require.Equal(t, delivery.RequestSuccess, rec.State)
+		_, err = r.Record(t.Context(), "other", got.header.Get("X-Request-Id"))
+		require.ErrorIs(t, err, delivery.ErrNotFound)
+	})
+}
+
+func TestSignaturesVerifyWithOldAndNewSecret(t *testing.T) {
+	onBothStores(t, func(t *testing.T, client redis.UniversalClient) {
+		b := newBot(t)
+		r := startReplica(t, client, b)
+		secret := func(s string) delivery.Secret {
+			return delivery.Secret("whsec_" + base64.StdEncoding.EncodeToString([]byte(s)))
+		}
+		hmac := func(s delivery.Secret) delivery.Registration {
+			return registration("e1", "app", func(r *delivery.Registration) {
+				r.Credentials = delivery.Credentials{Type: delivery.HMAC, Secret: s}
+			})
+		}
+		first, second := secret("first secret 0123456789"), secret("second secret 012345678")
+		require.NoError(t, r.Create(t.Context(), hmac(first)))
+		require.NoError(t, r.Put(t.Context(), hmac(second)))
+		rc := r.send(t, message("e1", "ann", 1))
+		r.settled(t, rc[0].ID)
+		got := b.requests()[0]
+		for _, s := range []delivery.Secret{first, second} {
+			wh, err := standardwebhooks.NewWebhook(string(s))
+			require.NoError(t, err)
+			require.NoError(t, wh.VerifyIgnoringTimestamp([]byte(got.body), got.header))
+		}
+		raw, err := client.HGetAll(t.Context(), onlyKey(t, client, "pg:*:reg:*")).Result()
+		require.NoError(t, err)
+		require.NotContains(t, fmt.Sprint(raw), string(second), "secrets lie sealed")
+		back, err := r.Registration(t.Context(), hmac(first).RegID)
+		require.NoError(t, err)
+		require.Empty(t, back.Credentials.Secret)
+	})
+}
+
+func onlyKey(t testing.TB, client redis.UniversalClient, pattern string) string {
+	keys, err := client.Keys(t.Context(), pattern).Result()
+	require.NoError(t, err)
+	require.Len(t, keys, 1)
+	return keys[0]
+}
+
+func TestSameIDIsAcceptedOnce(t *testing.T) {
+	onBothStores(t, func(t *testing.T, client redis.UniversalClient) {
+		b := newBot(t)
+		r := startReplica(t, client, b)
+		require.NoError(t, r.Create(t.Context(), registration("e1", "app")))
+		in := message("e1", "ann", 1)
+		in.Key = "k1"
+		var wg sync.WaitGroup
+		var ids sync.Map
+		for range 100 {
+			wg.Go(func() { ids.Store(r.Accept(t.Context(), "acme", []delivery.Incoming{in})[0].ID, true) })
+		}
+		wg.Wait()
+		n := 0
+		ids.Range(func(id, _ any) bool { n++; r.settled(t, id.(string)); return true })
+		require.Equal(t, 1, n)
+		require.Len(t, b.requests(), 1)
+		other := message("e1", "ann", 2)
+		other.Key = "k1"
+		require.ErrorIs(t, r.Accept(t.Context(), "acme", []delivery.Incoming{other})[0].Err, delivery.ErrKeyReused)
+	})
+}
+
+func TestUndeliverableMessageIsTriedTwiceAndHandedOff(t *testing.T) {
+	onBothStores(t, func(t *testing.T, client redis.UniversalClient) {
+		b := newBot(t)
+		b.status(http.StatusServiceUnavailable)
+		r := startReplica(t, client, b)
+		require.NoError(t, r.Create(t.Context(), registration("e1", "app")))
+		rc := r.send(t, message("e1", "ann", 1))
+		rec := r.settled(t, rc[0].ID)
+		require.Equal(t, delivery.Failed, rec.Fate)
+		require.Equal(t, 2, rec.Tries)
+		require.Equal(t, "503", rec.Code)
+		require.Equal(t, delivery.AutomaticHandoff, rec.Handoff)
+		got := b.requests()
+		require.Len(t, got, 2)
+		require.Equal(t, "2", got[1].header.Get("Pulsegate-Try"))
+		require.GreaterOrEqual(t, got[1].at.Sub(got[0].at), 200*time.Millisecond)
+		ctl, err := r.Control(t.Context(), entity("e1"), "ann")
+		require.NoError(t, err)
+		require.Equal(t, delivery.Agent, ctl.Owner.Type)
+		require.Equal(t, []string{"Bot Handoff", "Automatic Bot Handoff"}, ctl.Tags)
+
+		again := r.settled(t, r.send(t, message("e1", "ann", 2))[0].ID)
+		require.Empty(t, again.Handoff, "at most one handoff until a bot owns it again")
+		require.Equal(t, map[string]any{"type": "AGENT"}, b.requests()[2].event["owner"], "events still go to the bot")
+		hs, err := r.Outbox().List(t.Context(), "acme", 10, delivery.EntryHandoff)
+		require.NoError(t, err)
+		require.Len(t, hs, 1)
+		h := r.healthOf(t, "app")
+		require.EqualValues(t, 2, h.Counts.Failed, "one delivery makes one outcome")
+		require.Equal(t, health.Degraded, h.Verdict.State)
+	})
+}
+
+func TestDownSuppressesUntilATrialIsAcknowledged(t *testing.T) {
+	onBothStores(t, func(t *testing.T, client redis.UniversalClient) {
+		b := newBot(t)
+		b.status(500)
+		r := startReplica(t, client, b, quick)
+		require.NoError(t, r.Create(t.Context(), registration("e1", "app")))
+		for i := range 10 {
+			r.send(t, message("e1", fmt.Sprint("a", i), i))
+		}
+		soon(t, func() bool { return r.healthOf(t, "app").Standing.State == health.Down }, "DOWN")
+		tries := len(b.requests())
+		rc := r.send(t, message("e1", "later", 99))
+		require.Equal(t, delivery.Suppressed, rc[0].Fate)
+		require.Len(t, b.requests(), tries, "no try during the pause")
+		require.Equal(t, delivery.AutomaticHandoff, r.settled(t, rc[0].ID).Handoff)
+		b.status(200)
+		until := r.healthOf(t, "app").Standing.PausedUntil
+		soon(t, func() bool { return r.Now().After(until) }, "the end of the pause")
+		rc = r.send(t, message("e1", "trial", 100))
+		require.Equal(t, delivery.Delivered, r.settled(t, rc[0].ID).Fate)
+		soon(t, func() bool { return r.healthOf(t, "app").Standing.State != health.Down }, "not DOWN")
+		soon(t, func() bool {
+			h := r.healthOf(t, "app")
+			return h.Standing.State == health.Healthy && h.Standing.Verified || r.send(t, message("e1", "x", 1)) == nil
+		}, "HEALTHY")
+	})
+}
+
+func TestEventsOfOneAuthorArriveInOrder(t *testing.T) {
+	onBothStores(t, func(t *testing.T, client redis.UniversalClient) {
+		b := newBot(t)
+		var n atomic.Int64
+		b.answers(func(request) int {
+			if n.Add(1)%7 == 0 {
+				return 500
+			}
+			return 202
+		})
+		one, two := startReplica(t, client, b), startReplica(t, client, b)
+		require.NoError(t, one.Create(t.Context(), registration("e1", "app")))
+		const authors, each = 8, 20
+		var wg sync.WaitGroup
+		for a := range authors {
+			wg.Go(func() {
+				for i := range each {
+					r := one
+					if (i+a)%2 == 0 {
+						r = two
+					}
+					r.send(t, message("e1", fmt.Sprint("author-", a), i))
+				}
+			})
+		}
+		wg.Wait()
+		soon(t, func() bool {
+			h := one.healthOf(t, "app")
+			return h.Counts.Acknowledged+h.Counts.Failed == authors*each
+		}, "all outcomes")
+		last := map[string]float64{}
+		for _, req := range b.requests() {
+			author := req.event["author"].(map[string]any)["id"].(string)
+			k := req.event["n"].(float64)
+			was, seen := last[author]
+			require.True(t, !seen && k == 0 || seen && (k == was || k == was+1), "%s: %v after %v", author, k, was)
+			last[author] = k
+		}
+	})
+}
+
+func TestMaintenanceHandsOffAndSendsNothing(t *testing.T) {
+	onBothStores(t, func(t *testing.T, client redis.UniversalClient) {
+		b := newBot(t)
+		r := startReplica(t, client, b)
+		reg := registration("e1", "app")
+		require.NoError(t, r.Create(t.Context(), reg))
+		r.settled(t, r.send(t, message("e1", "ann", 1))[0].ID)
+		require.NoError(t, r.SetMode(t.Context(), reg.RegID, delivery.Maintenance))
+		rc := r.send(t, message("e1", "bob", 2))
+		require.Equal(t, delivery.InMaintenance, rc[0].Fate)
+		require.Equal(t, delivery.MaintenanceHandoff, r.settled(t, rc[0].ID).Handoff)
+		require.Len(t, b.requests(), 1)
+		r.runJobs(t)
+		for _, author := range []string{"ann", "bob"} {
+			ctl, err := r.Control(t.Context(), entity("e1"), author)
+			require.NoError(t, err)
+			require.Equal(t, []string{"Bot Handoff", "Maintenance Bot Handoff"}, ctl.Tags, author)
+		}
+		h := r.healthOf(t, "app")
+		require.Equal(t, health.Healthy, h.Verdict.State)
+		require.False(t, h.Verdict.Verified)
+	})
+}
+
+// runJobs runs the stored jobs to their end, as notify does.
+func (r *replica) runJobs(t testing.TB) {
+	entries, err := r.Outbox().Take(t.Context(), 1000, time.Minute)
+	require.NoError(t, err)
+	for _, e := range entries {
+		for e.Kind == delivery.EntryJob && e.State == delivery.EntryPending {
+			e, err = r.Outbox().RunJob(t.Context(), e)
+			require.NoError(t, err)
+			require.NoError(t, r.Outbox().Update(t.Context(), e))
+		}
+	}
+}
+
+func TestJobHandsOffHundredsOfConversationsOnce(t *testing.T) {
+	onBothStores(t, func(t *testing.T, client redis.UniversalClient) {
+		b := newBot(t)
+		r := startReplica(t, client, b)
+		reg := registration("e1", "app")
+		require.NoError(t, r.Create(t.Context(), reg))
+		const n = 350
+		var in []delivery.Incoming
+		for i := range n {
+			in = append(in, message("e1", fmt.Sprint("author ", i), i))
+		}
+		r.send(t, in...)
+		soon(t, func() bool { return len(b.requests()) == n }, "all delivered")
+		require.NoError(t, r.Delete(t.Context(), reg.RegID))
+		r.runJobs(t)
+		hs, err := r.Outbox().List(t.Context(), "acme", 1000, delivery.EntryHandoff)
+		require.NoError(t, err)
+		require.Len(t, hs, n)
+		for i := range n {
+			ctl, err := r.Control(t.Context(), entity("e1"), fmt.Sprint("author ", i))
+			require.NoError(t, err)
+			require.Equal(t, delivery.Agent, ctl.Owner.Type)
+		}
+	})
+}
+
+func TestWhatWaitsIsWithdrawnWhenTheRegistrationGoes(t *testing.T) {
+	onBothStores(t, func(t *testing.T, client redis.UniversalClient) {
+		b := newBot(t)
+		b.status(0)
+		r := startReplica(t, client, b, quick)
+		reg := registration("e1", "app")
+		require.NoError(t, r.Create(t.Context(), reg))
+		first := r.send(t, message("e1", "ann", 1))
+		soon(t, func() bool { return len(b.requests()) == 1 }, "the first try")
+		waiting := r.send(t, message("e1", "ann", 2), message("e1", "ann", 3))
+		require.NoError(t, r.Delete(t.Context(), reg.RegID))
+		for _, rc := range waiting {
+			require.Equal(t, delivery.Withdrawn, r.settled(t, rc.ID).Fate)
+		}
+		r.settled(t, first[0].ID)
+		require.ErrorIs(t, r.Accept(t.Context(), "acme", []delivery.Incoming{message("e1", "ann", 4)})[0].Err, delivery.ErrUnknownEntity)
+		soon(t, func() bool {
+			keys, err := client.Keys(context.Background(), "pg:*:st:*").Result()
+			return err == nil && len(keys) == 0
+		}, "its keys to be gone")
+	})
+}
+
+func TestNeverTwoLive(t *testing.T) {
+	onBothStores(t, func(t *testing.T, client redis.UniversalClient) {
+		b := newBot(t)
+		one, two := startReplica(t, client, b), startReplica(t, client, b)
+		var won atomic.Int64
+		var wg sync.WaitGroup
+		for i := range 20 {
+			wg.Go(func() {
+				r := one
+				if i%2 == 0 {
+					r = two
+				}
+				err := r.Create(t.Context(), registration("e1", fmt.Sprint("app", i)))
+				switch {
+				case err == nil:
+					won.Add(1)
+				default:
+					require.ErrorIs(t, err, delivery.ErrLiveTaken)
+				}
+			})
+		}
+		wg.Wait()
+		require.EqualValues(t, 1, won.Load())
+		for i := range 15 {
+			err := one.Create(t.Context(), registration("e1", fmt.Sprint("mon", i), func(r *delivery.Registration) { r.Mode = delivery.Monitoring }))
+			require.Equal(t, i >= 9, errors.Is(err, delivery.ErrTooMany), "%d: %v", i, err)
+		}
+	})
+}
+
+func TestMonitoringBotsListenAndHandOffNothing(t *testing.T) {
+	onBothStores(t, func(t *testing.T, client redis.UniversalClient) {
+		b := newBot(t)
+		b.answers(func(r request) int {
+			if strings.Contains(r.body, `"botId":"mon"`) {
+				return 500
+			}
+			return 202
+		})
+		r := startReplica(t, client, b)
+		require.NoError(t, r.Create(t.Context(), registration("e1", "app")))
+		require.NoError(t, r.Create(t.Context(), registration("e1", "mon", func(r *delivery.Registration) { r.Mode = delivery.Monitoring })))
+		rc := r.send(t, message("e1", "ann", 1))
+		soon(t, func() bool {
+			recs, err := r.EventRecords(t.Context(), "acme", rc[0].ID)
+			return err == nil && len(recs) == 2 && recs[0].Fate == delivery.Delivered && recs[1].Fate == delivery.Failed
+		}, "both fates")
+		ctl, err := r.Control(t.Context(), entity("e1"), "ann")
+		require.NoError(t, err)
+		require.Equal(t, delivery.Owner{Type: delivery.Bot, AppID: "app"}, ctl.Owner)
+		require.Equal(t, health.Degraded, r.healthOf(t, "mon").Verdict.State)
+		require.Equal(t, health.Healthy, r.healthOf(t, "app").Verdict.State)
+	})
+}
+
+func TestPublicEventsPassTheFilterOnly(t *testing.T) {
+	onBothStores(t, func(t *testing.T, client redis.UniversalClient) {
+		b := newBot(t)
+		r := startReplica(t, client, b)
+		require.NoError(t, r.Create(t.Context(), registration("e1", "app", func(r *delivery.Registration) {
+			r.PublicFilter = &delivery.PublicFilter{IncludeTargeted: true, IncludeSourceTagIDs: []int64{7}}
+		})))
+		public := func(extra string) delivery.Incoming {
+			return delivery.Incoming{Body: []byte(`{"type":"message","coordinate":{"companyKey":"acme","networkKey":"whatsapp","externalId":"e1","scope":"PUBLIC"},"author":{"id":"ann"}` + extra + `}`)}
+		}
+		rcs := r.send(t, public(""), public(`,"targeted":true`), public(`,"sourceTagIds":[1,7]`), public(`,"sourceTagIds":[1],"targeted":false`))
+		require.Equal(t, delivery.Filtered, r.settled(t, rcs[0].ID).Fate)
+		require.Equal(t, delivery.Delivered, r.settled(t, rcs[1].ID).Fate)
+		require.Equal(t, delivery.Delivered, r.settled(t, rcs[2].ID).Fate)
+		require.Equal(t, delivery.Filtered, r.settled(t, rcs[3].ID).Fate)
+	})
+}
+
+func TestOverflowNeverBlocksTheSource(t *testing.T) {
+	onBothStores(t, func(t *testing.T, client redis.UniversalClient) {
+		b := newBot(t)
+		b.status(0)
+		r := startReplica(t, client, b, quick, func(c *delivery.Config) { c.QueueEvents = 3 })
+		require.NoError(t, r.Create(t.Context(), registration("e1", "app")))
+		var fates []delivery.Fate
+		for i := range 5 {
+			fates = append(fates, r.send(t, message("e1", "ann", i))[0].Fate)
+		}
+		require.Equal(t, []delivery.Fate{delivery.Queued, delivery.Queued, delivery.Queued, delivery.Overflow, delivery.Overflow}, fates)
+		ctl, err := r.Control(t.Context(), entity("e1"), "ann")
+		require.NoError(t, err)
+		require.Equal(t, delivery.Agent, ctl.Owner.Type)
+	})
+}
+
+func TestControlPassesBothWays(t *testing.T) {
+	onBothStores(t, func(t *testing.T, client redis.UniversalClient) {
+		b := newBot(t)
+		r := startReplica(t, client, b)
+		require.NoError(t, r.Create(t.Context(), registration("e1", "app")))
+		_, err := r.Control(t.Context(), entity("e1"), "ann")
+		require.ErrorIs(t, err, delivery.ErrNotFound)
+		r.settled(t, r.send(t, message("e1", "ann", 1))[0].ID)
+		ctl, err := r.PassControl(t.Context(), delivery.ControlChange{Entity: entity("e1"), AppID: "app", AuthorID: "ann", Owner: delivery.Owner{Type: delivery.Agent}, Comment: "help"})
+		require.NoError(t, err)
+		require.Equal(t, []string{"Bot Handoff", "Standard Bot Handoff"}, ctl.Tags)
+		_, err = r.PassControl(t.Context(), delivery.ControlChange{Entity: entity("e1"), AppID: "app", AuthorID: "ann", Owner: delivery.Owner{Type: delivery.Bot, AppID: "app"}, LastUpdateTS: ctl.LastUpdated.UnixMilli() - 1})
+		require.ErrorIs(t, err, delivery.ErrStale)
+		r.send(t, delivery.Incoming{Body: []byte(`{"type":"control","owner":{"type":"BOT","appId":"app"},"coordinate":{"companyKey":"acme","networkKey":"whatsapp","externalId":"e1"},"author":{"id":"ann"}}`)})
+		ctl, err = r.Control(t.Context(), entity("e1"), "ann")
+		require.NoError(t, err)
+		require.Equal(t, delivery.Owner{Type: delivery.Bot, AppID: "app"}, ctl.Owner)
+		require.Empty(t, ctl.Tags)
+	})
+}
+
+func TestScriptsComeBackAfterAFlush(t *testing.T) {
+	onBothStores(t, func(t *testing.T, client redis.UniversalClient) {
+		b := newBot(t)
+		r := startReplica(t, client, b)
+		require.NoError(t, r.Create(t.Context(), registration("e1", "app")))
+		for i := range 20 {
+			require.NoError(t, client.ScriptFlush(t.Context()).Err())
+			r.send(t, message("e1", "ann", i))
+		}
+		soon(t, func() bool { return r.healthOf(t, "app").Counts.Acknowledged == 20 }, "all delivered")
+	})
+}
+
+func TestAnotherReplicaResumesWhatADeadOneHeld(t *testing.T) {
+	onBothStores(t, func(t *testing.T, client redis.UniversalClient) {
+		b := newBot(t)
+		b.status(0)
+		dead := startReplica(t, client, b, func(c *delivery.Config) { c.DeliveryTimeout = 30 * time.Second })
+		require.NoError(t, dead.Create(t.Context(), registration("e1", "app")))
+		rc := dead.send(t, message("e1", "ann", 1), message("e1", "ann", 2))
+		soon(t, func() bool { return len(b.requests()) == 1 }, "the first try")
+		// It dies without a word: its lease is left behind, and its key says so.
+		st := onlyKey(t, client, "pg:*:st:*")
+		require.NoError(t, client.HSet(t.Context(), st, "lo", "ghost:1").Err())
+		b.status(202)
+		alive := startReplica(t, client, b)
+		for _, r := range rc {
+			require.Equal(t, delivery.Delivered, alive.settled(t, r.ID).Fate)
+		}
+		require.EqualValues(t, 2, alive.healthOf(t, "app").Counts.Acknowledged, "every outcome once")
+	})
+}
+
+func TestHeldEventsAreDeliveredInOrderAfterRecovery(t *testing.T) {
+	onBothStores(t, func(t *testing.T, client redis.UniversalClient) {
+		b := newBot(t)
+		b.status(500)
+		r := startReplica(t, client, b, quick)
+		require.NoError(t, r.Create(t.Context(), registration("e1", "app", func(r *delivery.Registration) { r.WhenDown = delivery.Hold })))
+		for i := range 10 {
+			r.send(t, message("e1", fmt.Sprint("a", i), i))
+		}
+		soon(t, func() bool { return r.healthOf(t, "app").Standing.State == health.Down }, "DOWN")
+		var rcs []delivery.Receipt
+		for i := range 3 {
+			rc := r.send(t, message("e1", "held", 100+i))
+			require.Equal(t, delivery.Queued, rc[0].Fate)
+			rcs = append(rcs, rc...)
+		}
+		number := r.healthOf(t, "app").Standing.Number
+		soon(t, func() bool { return r.healthOf(t, "app").Standing.Number > number }, "a failed trial")
+		require.Equal(t, health.Down, r.healthOf(t, "app").Standing.State, "a failed trial is DOWN again whatever the counts")
+		b.status(202)
+		for _, rc := range rcs {
+			require.Equal(t, delivery.Delivered, r.settled(t, rc.ID).Fate)
+		}
+		var held []float64
+		for _, q := range b.requests() {
+			if strings.Contains(q.body, `"held"`) && q.header.Get("Pulsegate-Try") == "1" {
+				held = append(held, q.event["n"].(float64))
+			}
+		}
+		require.Equal(t, []float64{100, 101, 102}, held[len(held)-3:])
+	})
+}
