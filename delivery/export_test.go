@@ -1,0 +1,45 @@
+package delivery
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/pulsegate/pulsegate/health"
+)
+
+// Doors for the tests of this room into its pure functions.
+
+// ParseAndSplice parses an event and returns it as the bot app would get it.
+func ParseAndSplice(body []byte, r Registration, owner *Owner) ([]byte, error) {
+	ev, err := parseEvent(body)
+	if err != nil {
+		return nil, err
+	}
+	return ev.splice(&r, health.Degraded, health.Counts{Acknowledged: 23, Failed: 2}, owner)
+}
+
+// CheckAddress asks a guard about an address.
+func CheckAddress(cfg GuardConfig, ap netip.AddrPort) error { return newGuard(cfg).check(ap) }
+
+// URLProblem asks a guard about a callback URL.
+func URLProblem(cfg GuardConfig, url string) string { return newGuard(cfg).problem(url) }
+
+// RetryAfter reads a Retry-After header.
+func RetryAfter(value string, now time.Time) time.Duration { return retryAfter(value, now) }
+
+// ClassOf classifies a transport's error.
+func ClassOf(err error) health.Class { return classify(err).class }
+
+// Seal and Open are the sealer's two ways.
+func (s *Sealer) Seal(secret Secret, owner, field string) string { return s.seal(secret, owner, field) }
+
+// Open is the way back from Seal.
+func (s *Sealer) Open(sealed, owner, field string) (Secret, error) {
+	return s.open(sealed, owner, field)
+}
+
+// IDOf takes an id apart and says whether it is one of ours.
+func IDOf(id string) bool { _, ok := parseID(id); return ok }
+
+// MemberRoundTrip encodes a registration's name and reads it back.
+func MemberRoundTrip(id RegID) (RegID, error) { return parseMember(id.member()) }
