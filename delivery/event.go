@@ -52,10 +52,11 @@ type event struct {
 
 // reader walks the tokens of one event.
 type reader struct {
-	dec *jsontext.Decoder
-	ev  *event
-	typ string
-	op  string
+	dec        *jsontext.Decoder
+	ev         *event
+	typ        string
+	op         string
+	normalized string // stands in for the author of an event that is not a message
 
 	opened int64 // just after the brace of the object that was entered last
 }
@@ -189,14 +190,7 @@ func (r *reader) inCoordinate(name string) (err error) {
 	case "messageId":
 		return r.text("coordinate.messageId", &ev.messageID)
 	case "normalizedAuthorId":
-		var id string
-		if err := r.text("coordinate.normalizedAuthorId", &id); err != nil {
-			return err
-		}
-		if ev.author == "" && r.typ != "message" {
-			ev.author = id
-		}
-		return nil
+		return r.text("coordinate.normalizedAuthorId", &r.normalized)
 	case "scope":
 		var scope string
 		if err := r.text("coordinate.scope", &scope); err != nil {
@@ -290,6 +284,9 @@ func (r *reader) integers(field string, into *[]int64) error {
 // check applies the rules on the fields, naming the first that is broken.
 func (r *reader) check() error {
 	ev := r.ev
+	if ev.author == "" && r.typ != "message" {
+		ev.author = r.normalized
+	}
 	for _, f := range []struct {
 		name, value string
 		max         int

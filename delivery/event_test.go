@@ -21,6 +21,7 @@ func TestEventFaultsNameTheField(t *testing.T) {
 		{"\xef\xbb\xbf{}", "event is not valid JSON"},
 		{`{}`, "type may not be empty"},
 		{`{"type":"message",` + coordinate + `}`, "author.id may not be empty"},
+		{`{"coordinate":{"companyKey":"a","networkKey":"n","externalId":"e","normalizedAuthorId":"z"},"type":"message"}`, "author.id may not be empty"},
 		{`{"type":1}`, "type must be a string"},
 		{`{"type":"message"}`, "coordinate.companyKey may not be empty"},
 		{`{"type":"message","coordinate":[]}`, "coordinate must be an object"},
