@@ -9,6 +9,7 @@ local function A() ai = ai + 1; return ARGV[ai] end
 
 local due, judge, out, outd = K(), K(), K(), K()
 local now = clock()
+local today = num(math.floor(now / 86400000))
 local span, token, lease = tonumber(A()), A(), tonumber(A())
 local replica = string.match(token, '^[^:]+')
 local shard, dupTTL, ctlTTL = A(), A(), A()
@@ -24,7 +25,7 @@ end
 
 -- Who owns the author's conversation after this event; writes it. Returns owner type and app.
 local function own_event(g, e)
-  local o = redis.call('HMGET', e.ctl, 'ot', 'oa', 'nm', 'ts')
+  local o = redis.call('HMGET', e.ctl, 'ot', 'oa', 'nm', 'ts', 'day')
   local ot, oa, set = o[1] or '', o[2] or '', {}
   local known = o[4]
   if e.kind == 'm' and ot == '' and g.live ~= '' and e.admitted then
@@ -42,7 +43,10 @@ local function own_event(g, e)
   if #set > 0 and (known or e.kind == 'm' and e.admitted or e.kind ~= 'm' and e.kind ~= 'o') then
     redis.call('HSET', e.ctl, unpack(set)); known = true
   end
-  if known then redis.call('PEXPIRE', e.ctl, ctlTTL) end
+  if known and o[5] ~= today then -- forgotten so long after the last event, give or take a day
+    redis.call('HSET', e.ctl, 'day', today)
+    redis.call('PEXPIRE', e.ctl, ctlTTL)
+  end
   if e.kind == 'm' and e.admitted and ot == 'BOT' then redis.call('ZADD', g.own, num(now), e.author) end
   return ot, oa
 end
@@ -56,8 +60,8 @@ end
 -- One delivery of an event. Returns its fate, stream id and the id before it.
 local function deliver(g, e, t)
   local r = reg_open(t.st, t.win, t.member, now, span)
-  add(r.inc, 'c:accepted', 1)
-  local function done(fate) add(r.inc, 'c:' .. fate, 1); return {fate, '', ''} end
+  add(r, 'c:accepted', 1)
+  local function done(fate) add(r, 'c:' .. fate, 1); return {fate, '', ''} end
   if e.wish[t.n] == 'f' then
     log(t, true, e, 'filtered', '', '')
     return done('filtered')
@@ -68,33 +72,35 @@ local function deliver(g, e, t)
     return done('maintenance')
   end
   local fate, class = 'queued', ''
-  local paused = r.v[1] == 'DOWN' and now < (tonumber(r.v[3]) or 0)
+  local paused = get(r, 's') == 'DOWN' and now < number(r, 'pu')
   if paused and t.hold ~= '1' then
     fate, class = 'suppressed', 'suppressed'
-  elseif r.qn >= maxEvents or r.qb + #e.body > maxBytes then
+  elseif number(r, 'qn') >= maxEvents or number(r, 'qb') + #e.body > maxBytes then
     fate = 'overflow'
   end
   if fate ~= 'queued' then
-    if fate == 'suppressed' then reg_count(r, 8); add(r.inc, 'ud', 1) end
+    if fate == 'suppressed' then reg_count(r, 8); add(r, 'ud', 1) end
     local h = e.kind == 'm' and t.role == 'L' and hand_off(handoff_of(g, e, t.app, t.app, t.rid .. e.uuid), out, outd, now, fate)
-    if h then add(r.inc, 'ho', 1) end
+    if h then add(r, 'ho', 1) end
     log(t, false, e, fate, class, h and g.childKind or '')
     return done(fate)
   end
-  local prev = r.ql
+  local prev = get(r, 'ql')
+  if prev == '' then prev = '0-0' end
   local id = redis.call('XADD', t.q, '*', 'i', e.uuid, 'a', e.author, 'k', e.kind, 'b', e.body)
-  r.ql, r.qn, r.qb = id, r.qn + 1, r.qb + #e.body
-  r.set.ql = id
-  add(r.inc, 'qn', 1); add(r.inc, 'qb', #e.body)
+  put(r, 'ql', id)
+  add(r, 'qn', 1); add(r, 'qb', #e.body)
+  local holder = get(r, 'lo')
   if paused then -- held: looked at when the pause ends
-    if r.lo == '' then redis.call('ZADD', due, r.v[3], t.member) end
-  elseif r.lo == '' or r.le < now then
-    r.lo, r.le, r.claimed = token, now + lease, true
-    r.set.lo, r.set.le = token, num(r.le)
-    redis.call('ZADD', due, num(r.le), t.member)
-  elseif string.match(r.lo, '^[^:]+') ~= replica and not r.woken then
+    if holder == '' then redis.call('ZADD', due, get(r, 'pu'), t.member) end
+  elseif holder == '' or number(r, 'le') < now then
+    r.claimed = true
+    put(r, 'lo', token)
+    put(r, 'le', num(now + lease))
+    redis.call('ZADD', due, num(now + lease), t.member)
+  elseif string.match(holder, '^[^:]+') ~= replica and not r.woken then
     r.woken = true
-    redis.call('PUBLISH', 'pg:wake:' .. string.match(r.lo, '^[^:]+'), t.member)
+    redis.call('PUBLISH', 'pg:wake:' .. string.match(holder, '^[^:]+'), t.member)
   end
   return {'queued', id, prev}
 end
@@ -158,9 +164,9 @@ for i = 1, tonumber(A()) do
     for n, t in ipairs(g.targets) do
       local r = R[t.st]
       if r and r.claimed then
-        states[n] = {r.lo, '1', r.v, window_counts(reg_window(r)), r.cut, r.cf, num(r.qn)}
+        states[n] = {get(r, 'lo'), '1', reg_standing(r), window_counts(reg_window(r)), get(r, 'cut'), get(r, 'cf'), get(r, 'qn')}
       elseif r then
-        states[n] = {r.lo, '0'}
+        states[n] = {get(r, 'lo'), '0'}
       else
         states[n] = {}
       end

@@ -2,19 +2,39 @@
 
 local R = {}
 
-local function add(t, field, n) t[field] = (t[field] or 0) + n end
+-- Everything that is read of st, after the standing: the lease, the queue, and the ledger.
+local MORE = {'lo', 'le', 'qb', 'ql', 'cut', 'cf', 'c:accepted', 'c:delivered', 'c:failed', 'c:suppressed'}
+local ALL, AT = {}, {}
+for i, f in ipairs(STANDING) do ALL[i] = f; AT[f] = i end
+for i, f in ipairs(MORE) do ALL[#STANDING + i] = f; AT[f] = #STANDING + i end
 
 -- Opens the registration behind the keys of its standing and window.
 local function reg_open(st, win, member, now, span)
   local r = R[st]
   if r then return r end
-  local v = standing(st)
-  local q = redis.call('HMGET', st, 'lo', 'le', 'qn', 'qb', 'ql', 'cut', 'cf')
-  r = {st = st, win = win, member = member, v = v, set = {}, inc = {}, now = now, span = span,
-    lo = q[1] or '', le = tonumber(q[2]) or 0, qn = tonumber(q[3]) or 0, qb = tonumber(q[4]) or 0, ql = q[5] or '0-0', cut = q[6] or '', cf = q[7] or ''}
-  r.debug = (tonumber(v[10]) or 0) > now
+  local v = redis.call('HMGET', st, unpack(ALL))
+  for i = 1, #ALL do v[i] = v[i] or '' end
+  r = {st = st, win = win, member = member, v = v, set = {}, inc = {}, now = now, span = span}
+  r.debug = (tonumber(v[AT.dbg]) or 0) > now
   R[st] = r
   return r
+end
+
+local function get(r, field) return r.v[AT[field]] end
+local function number(r, field) return tonumber(r.v[AT[field]]) or 0 end
+
+local function put(r, field, value)
+  r.v[AT[field]] = value
+  r.set[field] = value
+end
+
+-- Adds to a field. One that was read is written back with the others; the rest are added up by the server.
+local function add(r, field, n)
+  if AT[field] then
+    put(r, field, num(number(r, field) + n))
+  else
+    r.inc[field] = (r.inc[field] or 0) + n
+  end
 end
 
 -- The window, opened when it is first needed.
@@ -25,9 +45,16 @@ end
 
 -- Counts an outcome into the window, unless the registration is not judged now. kind as in window_count.
 local function reg_count(r, kind)
-  if r.v[11] ~= '' or r.debug then return end
+  if get(r, 'off') ~= '' or r.debug then return end
   window_count(reg_window(r), kind, 1)
   r.counted = true
+end
+
+-- The standing alone, as replies carry it.
+local function reg_standing(r)
+  local v = {}
+  for i = 1, #STANDING do v[i] = r.v[i] end
+  return v
 end
 
 -- Writes what changed, and asks the timer to judge within a second in case nobody lives to do it at once.
@@ -37,7 +64,7 @@ local function reg_close(r, judge, now)
   if #set > 0 then redis.call('HSET', r.st, unpack(set)) end
   for k, n in pairs(r.inc) do redis.call('HINCRBY', r.st, k, num(n)) end
   if r.w then window_close(r.w) end
-  if r.counted and (window_failed(r.w) > 0 or (r.v[1] ~= 'HEALTHY' and r.v[1] ~= '')) then
+  if r.counted and (window_failed(r.w) > 0 or (get(r, 's') ~= 'HEALTHY' and get(r, 's') ~= '')) then
     redis.call('ZADD', judge, num(now + 1000), r.member)
   end
 end

@@ -47,7 +47,7 @@ var updateLua string
 const (
 	leaseTime    = 6 * time.Second
 	dedupeTime   = 24 * time.Hour
-	controlTime  = 30 * 24 * time.Hour
+	controlTime  = 31 * 24 * time.Hour // 30 days after the last event, which is noted once a day
 	ongoingTime  = 24 * time.Hour
 	recordTime   = 31 * 24 * time.Hour
 	keepSuccess  = 1_000

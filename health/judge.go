@@ -63,10 +63,7 @@ func (r Rules) judgeDown(s Standing, c Counts, now time.Time) Verdict {
 
 // tellStillDown says whether a failed trial is told: the first of an outage, then each time the outage has doubled.
 func (r Rules) tellStillDown(s Standing, now time.Time) bool {
-	if s.StillDown == 0 || s.StillDown > 30 {
-		return s.StillDown == 0
-	}
-	return now.Sub(s.DownSince) >= r.Pause<<s.StillDown
+	return s.StillDown == 0 || now.Sub(s.DownSince)>>s.StillDown >= r.Pause
 }
 
 // table is the decision table over the counts alone.

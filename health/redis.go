@@ -78,7 +78,7 @@ type Notes struct {
 // Rejudge moves the window on to now and returns what is in it.
 func (s *Store) Rejudge(ctx context.Context, k Keys) (Reading, error) {
 	keys := []string{k.Standing, k.Window, k.Judge}
-	reply, err := s.rejudge.Run(ctx, s.client, keys, s.rules.Window.Milliseconds(), k.Member).Slice()
+	reply, err := s.rejudge.Run(ctx, s.client, keys, s.rules.Window.Milliseconds(), k.Member, s.rules.MinAttempts).Slice()
 	if err != nil {
 		return Reading{}, fmt.Errorf("rejudge: %w", err)
 	}

@@ -1,7 +1,8 @@
 -- Moves one registration's window on to now and says when to look again.
--- KEYS st win judge · ARGV span member
+-- KEYS st win judge · ARGV span member min
 -- Returns now, standing, counts.
--- A crash right after it loses nothing: the counts are facts, and the next look repeats the judgement.
+-- A crash right after it loses nothing: the counts are facts, and while they may ask for a transition that is not made yet, the next look
+-- comes within a second and repeats the judgement.
 redis.call('ZREM', KEYS[3], '') -- a removal first: a full Redis lets the rest through
 local now, span = clock(), tonumber(ARGV[1])
 local v = standing(KEYS[1])
@@ -15,6 +16,7 @@ end
 local w = window_open(KEYS[2], now, span)
 window_close(w)
 local at = judge_at(w, v)
+if judge_owed(w, v, now, tonumber(ARGV[3])) and (at == 0 or at > now + 1000) then at = now + 1000 end
 if at > 0 and v[11] == '' then
   redis.call('ZADD', KEYS[3], num(math.max(at, now + 1)), ARGV[2])
 else

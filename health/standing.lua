@@ -36,3 +36,14 @@ local function judge_at(w, v)
   if dbg > 0 and (at == 0 or dbg < at) then at = dbg end
   return at
 end
+
+-- Whether the facts and the state may be at odds, so that a transition is owed. min: the failures without an acknowledgement that count as many.
+local function judge_owed(w, v, now, min)
+  local a, f = w.n[1], window_failed(w)
+  if v[1] == 'DOWN' then
+    return a > 0 or (v[9] ~= '' and v[9] == v[4]) or (f == 0 and now >= (tonumber(v[3]) or 0))
+  elseif v[1] == 'DEGRADED' then
+    return f == 0 or (a == 0 and f >= min)
+  end
+  return f > 0 or (a > 0 and v[5] ~= '1')
+end

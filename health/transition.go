@@ -13,7 +13,7 @@ func (r Rules) next(was Reading, v Verdict) (Transition, Standing) {
 		if s.State != Down {
 			n.DownSince, n.StillDown = at, 0
 		} else if v.Notice {
-			n.StillDown++
+			n.StillDown = r.doublings(s, at)
 		}
 	} else {
 		n.DownSince, n.StillDown = time.Time{}, 0
@@ -36,4 +36,14 @@ func (r Rules) next(was Reading, v Verdict) (Transition, Standing) {
 		Acknowledged: was.Counts.Acknowledged, Failed: was.Counts.Failed, ByClass: was.Counts.ByClass,
 		HandedOff: was.Notes.HandedOff, Undelivered: was.Notes.Undelivered, FailedRequests: was.Notes.FailedRequests,
 	}, n
+}
+
+// doublings is what StillDown becomes when people are told at a moment that the bot is still DOWN. An outage that passed several
+// doublings before it could be told, for want of a trial, is told of once for them all.
+func (r Rules) doublings(s Standing, at time.Time) int64 {
+	n := s.StillDown + 1
+	for at.Sub(s.DownSince)>>n >= r.Pause {
+		n++
+	}
+	return n
 }

@@ -12,7 +12,7 @@ local function yes(b) return b and '1' or '0' end
 local same = (v[4] == '' and '0' or v[4]) == ARGV[3] and yes(w.n[1] == 0) == ARGV[4] and yes(f == 0) == ARGV[5] and yes(f >= min) == ARGV[6]
 if not same or v[11] ~= '' then return 0 end
 local at, incident = ARGV[15], ARGV[11]
-if v[1] ~= ARGV[8] then redis.call('HSET', KEYS[1], 'si', at) end
+if (v[1] == '' and 'HEALTHY' or v[1]) ~= ARGV[8] then redis.call('HSET', KEYS[1], 'si', at) end
 redis.call('HSET', KEYS[1], 's', ARGV[8], 'v', ARGV[9], 'pu', ARGV[10], 'in', incident, 'ds', ARGV[12], 'sd', ARGV[13],
   'n', num(tonumber(ARGV[3]) + 1))
 if ARGV[14] ~= '' then redis.call('HSET', KEYS[1], 'rw', ARGV[14]) end
