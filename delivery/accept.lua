@@ -1,5 +1,5 @@
 -- Takes events in: dedupes, notes who owns the conversation, queues or suppresses, and claims what is idle for this replica.
--- KEYS due judge out outd, then as read below · ARGV as read below (ids and limits; each group is one entity).
+-- KEYS and ARGV as read below: limits, shards, then groups, each for one entity.
 -- Returns now, then for each group: its state and events.
 -- Commit point: the reply. A crash before it loses an event that nobody was told is stored; the source sends it again and its id
 -- makes it one. A crash after it leaves queued events with a lease that ends: whoever looks next claims them.
@@ -7,12 +7,11 @@ local ki, ai = 0, 0
 local function K() ki = ki + 1; return KEYS[ki] end
 local function A() ai = ai + 1; return ARGV[ai] end
 
-local due, judge, out, outd = K(), K(), K(), K()
 local now = clock()
 local today = num(math.floor(now / 86400000))
 local span, token, lease = tonumber(A()), A(), tonumber(A())
 local replica = string.match(token, '^[^:]+')
-local shard, dupTTL, ctlTTL = A(), A(), A()
+local dupTTL, ctlTTL = A(), A()
 local maxEvents, maxBytes, keepOK, keepErr, keepTTL = tonumber(A()), tonumber(A()), A(), A(), A()
 
 local function log(t, ok, e, fate, class, handed)
@@ -53,13 +52,13 @@ end
 
 -- owner: the app that must own the conversation; app, rid: whose delivery it was.
 local function handoff_of(g, e, owner, app, rid)
-  return {id = shard .. '-h-' .. e.uuid, ctl = e.ctl, own = g.own, ttl = ctlTTL, author = e.author, name = e.name, messageId = e.messageId,
+  return {id = g.s.hex .. '-h-' .. e.uuid, ctl = e.ctl, own = g.own, ttl = ctlTTL, author = e.author, name = e.name, messageId = e.messageId,
     scope = e.scope, owner = owner, app = app, kind = g.childKind, child = g.child, rid = rid, g = g}
 end
 
 -- One delivery of an event. Returns its fate, stream id and the id before it.
 local function deliver(g, e, t)
-  local r = reg_open(t.st, t.win, t.member, now, span)
+  local r = reg_open(t.st, t.win, t.member, now, span, g.s)
   add(r, 'c:accepted', 1)
   local function done(fate) add(r, 'c:' .. fate, 1); return {fate, '', ''} end
   if e.wish[t.n] == 'f' then
@@ -67,7 +66,7 @@ local function deliver(g, e, t)
     return done('filtered')
   end
   if t.role == 'X' then
-    local h = e.kind == 'm' and hand_off(handoff_of(g, e, '', t.app, t.rid .. e.uuid), out, outd, now, 'maintenance')
+    local h = e.kind == 'm' and hand_off(handoff_of(g, e, '', t.app, t.rid .. e.uuid), now, 'maintenance')
     log(t, false, e, 'maintenance', '', h and g.childKind or '')
     return done('maintenance')
   end
@@ -80,7 +79,7 @@ local function deliver(g, e, t)
   end
   if fate ~= 'queued' then
     if fate == 'suppressed' then reg_count(r, 8); add(r, 'ud', 1) end
-    local h = e.kind == 'm' and t.role == 'L' and hand_off(handoff_of(g, e, t.app, t.app, t.rid .. e.uuid), out, outd, now, fate)
+    local h = e.kind == 'm' and t.role == 'L' and hand_off(handoff_of(g, e, t.app, t.app, t.rid .. e.uuid), now, fate)
     if h then add(r, 'ho', 1) end
     log(t, false, e, fate, class, h and g.childKind or '')
     return done(fate)
@@ -92,12 +91,12 @@ local function deliver(g, e, t)
   add(r, 'qn', 1); add(r, 'qb', #e.body)
   local holder = get(r, 'lo')
   if paused then -- held: looked at when the pause ends
-    if holder == '' then redis.call('ZADD', due, get(r, 'pu'), t.member) end
+    if holder == '' then redis.call('ZADD', g.s.due, get(r, 'pu'), t.member) end
   elseif holder == '' or number(r, 'le') < now then
     r.claimed = true
     put(r, 'lo', token)
     put(r, 'le', num(now + lease))
-    redis.call('ZADD', due, num(now + lease), t.member)
+    redis.call('ZADD', g.s.due, num(now + lease), t.member)
   elseif string.match(holder, '^[^:]+') ~= replica and not r.woken then
     r.woken = true
     redis.call('PUBLISH', 'pg:wake:' .. string.match(holder, '^[^:]+'), t.member)
@@ -127,14 +126,16 @@ local function take(g, e)
   end
   -- Only monitoring bots here: nobody answers the customer.
   if g.live == '' and g.childKind == 'automatic' and e.kind == 'm' and g.targets[1] then
-    hand_off(handoff_of(g, e, '', g.targets[1].app, g.targets[1].rid .. e.uuid), out, outd, now, 'no live bot')
+    hand_off(handoff_of(g, e, '', g.targets[1].app, g.targets[1].rid .. e.uuid), now, 'no live bot')
   end
   if e.dup then redis.call('SET', e.dup, e.uuid .. ' ' .. e.hash .. ' ' .. fate, 'PX', dupTTL) end
   return {'ok', e.uuid, fate, ot, oa, fates}
 end
 
+local shards = read_shards(K, A)
+
 local function read_group()
-  local g = {reg = K(), version = A(), own = K(), told = K(), company = A(), network = A(), external = A(),
+  local g = {s = shards[tonumber(A())], reg = K(), version = A(), own = K(), told = K(), company = A(), network = A(), external = A(),
     live = A(), childKind = A(), child = A(), targets = {}, events = {}}
   for i = 1, tonumber(A()) do
     g.targets[i] = {n = i, st = K(), win = K(), q = K(), ok = K(), err = K(), member = A(), app = A(), rid = A(),
@@ -164,7 +165,7 @@ for i = 1, tonumber(A()) do
     for n, t in ipairs(g.targets) do
       local r = R[t.st]
       if r and r.claimed then
-        states[n] = {get(r, 'lo'), '1', reg_standing(r), window_counts(reg_window(r)), get(r, 'cut'), get(r, 'cf'), get(r, 'qn')}
+        states[n] = {get(r, 'lo'), '1', reg_standing(r), table.concat(window_counts(reg_window(r)), '\n'), get(r, 'cut'), get(r, 'cf'), get(r, 'qn')}
       elseif r then
         states[n] = {get(r, 'lo'), '0'}
       else
@@ -174,5 +175,5 @@ for i = 1, tonumber(A()) do
     reply[#reply + 1] = {'ok', events, states}
   end
 end
-for _, r in pairs(R) do reg_close(r, judge, now) end
+for _, r in pairs(R) do reg_close(r, now) end
 return reply

@@ -8,13 +8,27 @@ local ALL, AT = {}, {}
 for i, f in ipairs(STANDING) do ALL[i] = f; AT[f] = i end
 for i, f in ipairs(MORE) do ALL[#STANDING + i] = f; AT[f] = #STANDING + i end
 
--- Opens the registration behind the keys of its standing and window.
-local function reg_open(st, win, member, now, span)
+-- The shards that a call touches: one on a cluster, where a script has one slot; any number on a single server.
+local function read_shards(K, A)
+  local shards = {}
+  for i = 1, tonumber(A()) do
+    shards[i] = {due = K(), judge = K(), out = K(), outd = K(), hex = A()}
+  end
+  return shards
+end
+
+-- Opens the registration behind the keys of its standing and window, in shard s. One pass over a small hash is cheaper than asking it
+-- for every field.
+local function reg_open(st, win, member, now, span, s)
   local r = R[st]
   if r then return r end
-  local v = redis.call('HMGET', st, unpack(ALL))
-  for i = 1, #ALL do v[i] = v[i] or '' end
-  r = {st = st, win = win, member = member, v = v, set = {}, inc = {}, now = now, span = span}
+  local v, all = {}, redis.call('HGETALL', st)
+  for i = 1, #ALL do v[i] = '' end
+  for i = 1, #all, 2 do
+    local at = AT[all[i]]
+    if at then v[at] = all[i + 1] end
+  end
+  r = {st = st, win = win, member = member, v = v, set = {}, inc = {}, now = now, span = span, s = s}
   r.debug = (tonumber(v[AT.dbg]) or 0) > now
   R[st] = r
   return r
@@ -52,33 +66,31 @@ end
 
 -- The standing alone, as replies carry it.
 local function reg_standing(r)
-  local v = {}
-  for i = 1, #STANDING do v[i] = r.v[i] end
-  return v
+  return table.concat(r.v, '\n', 1, #STANDING)
 end
 
 -- Writes what changed, and asks the timer to judge within a second in case nobody lives to do it at once.
-local function reg_close(r, judge, now)
+local function reg_close(r, now)
   local set = {}
   for k, x in pairs(r.set) do set[#set + 1] = k; set[#set + 1] = x end
   if #set > 0 then redis.call('HSET', r.st, unpack(set)) end
   for k, n in pairs(r.inc) do redis.call('HINCRBY', r.st, k, num(n)) end
   if r.w then window_close(r.w) end
   if r.counted and (window_failed(r.w) > 0 or (get(r, 's') ~= 'HEALTHY' and get(r, 's') ~= '')) then
-    redis.call('ZADD', judge, num(now + 1000), r.member)
+    redis.call('ZADD', r.s.judge, num(now + 1000), r.member)
   end
 end
 
 -- Gives the author's conversation to the agents, if it is the app's or nobody's. Returns whether it did.
--- h: id ctl own ttl · author name messageId scope · owner (the app that must own it, '' for any bot) · app kind child rid · g: company network external told
-local function hand_off(h, out, outd, now, reason)
+-- h: id ctl own ttl · author name messageId scope · owner (the app that must own it, '' for any bot) · app kind child rid · g: company network external told s
+local function hand_off(h, now, reason)
   local o = redis.call('HMGET', h.ctl, 'ot', 'oa')
   local owner = o[1] or ''
   if owner == 'AGENT' or (owner == 'BOT' and h.owner ~= '' and o[2] ~= h.owner) then return false end
   redis.call('ZREM', h.own, h.author)
   redis.call('HSET', h.ctl, 'ot', 'AGENT', 'oa', '', 'ts', num(now), 'tg', 'Bot Handoff\n' .. h.child)
   redis.call('PEXPIRE', h.ctl, h.ttl)
-  outbox_put(out, outd, h.g.told, h.id, now, cjson.encode({id = h.id, kind = 'handoff', companyKey = h.g.company, networkKey = h.g.network,
+  outbox_put(h.g.s.out, h.g.s.outd, h.g.told, h.id, now, cjson.encode({id = h.id, kind = 'handoff', companyKey = h.g.company, networkKey = h.g.network,
     externalId = h.g.external, appId = h.app, at = now, state = 'pending', data = {kind = h.kind, author = h.author,
     authorName = h.name, messageId = h.messageId, scope = h.scope, owner = {type = 'AGENT'}, requestId = h.rid, reason = reason}}))
   return true

@@ -61,6 +61,7 @@ type store struct {
 	health  *health.Store
 	sealer  *Sealer
 	window  time.Duration
+	cluster bool         // a script has one slot
 	offset  atomic.Int64 // the store's clock minus ours, in ms
 	trips   atomic.Int64 // round trips, for the metrics
 	scripts scripts
@@ -72,8 +73,9 @@ type scripts struct {
 
 func newStore(cfg Config) *store {
 	lua := func(parts ...string) *redis.Script { return redis.NewScript(health.Lua() + strings.Join(parts, "\n")) }
+	_, cluster := cfg.Client.(*redis.ClusterClient)
 	return &store{
-		client: cfg.Client, health: health.NewStore(cfg.Client, cfg.Rules), sealer: cfg.Sealer, window: cfg.Rules.Window,
+		cluster: cluster, client: cfg.Client, health: health.NewStore(cfg.Client, cfg.Rules), sealer: cfg.Sealer, window: cfg.Rules.Window,
 		scripts: scripts{
 			accept: lua(commonLua, acceptLua), settle: lua(commonLua, settleLua), look: lua(lookLua), change: lua(changeLua),
 			control: lua(controlLua), handoffs: lua(commonLua, handoffsLua), take: lua(takeLua), update: lua(updateLua),

@@ -80,9 +80,39 @@ func (a *argv) flag(b bool) {
 	}
 }
 
-// shardArgv begins the keys that every script of a shard has.
-func shardArgv(sh health.Shard) *argv {
-	return &argv{keys: []string{dueKey(sh), judgeKey(sh), outKey(sh), outDataKey(sh)}}
+// shards writes the shards that a call touches, and returns their numbers in it, from 1.
+func (a *argv) shards(list []health.Shard) map[health.Shard]int {
+	at := make(map[health.Shard]int, len(list))
+	a.arg(len(list))
+	for i, sh := range list {
+		a.key(dueKey(sh), judgeKey(sh), outKey(sh), outDataKey(sh))
+		a.arg(shardHex(sh))
+		at[sh] = i + 1
+	}
+	return at
+}
+
+// bundles groups calls by the scripts that carry them out: on a cluster one for each shard, else one for all.
+func bundles[C any](s *store, calls []C, shard func(C) health.Shard) (lists [][]health.Shard, grouped [][]C) {
+	at := map[health.Shard]int{}
+	for _, c := range calls {
+		sh := shard(c)
+		place := sh
+		if !s.cluster {
+			place = 0
+		}
+		i, ok := at[place]
+		if !ok {
+			i = len(grouped)
+			at[place] = i
+			lists, grouped = append(lists, nil), append(grouped, nil)
+		}
+		if !slices.Contains(lists[i], sh) {
+			lists[i] = append(lists[i], sh)
+		}
+		grouped[i] = append(grouped[i], c)
+	}
+	return lists, grouped
 }
 
 // acceptGroup is the events of one entity in one batch.
@@ -110,32 +140,26 @@ func groupAccepts(calls []*acceptCall) []*acceptGroup {
 	return groups
 }
 
-// accept carries out a batch of calls, one script for each shard, all in one round trip.
+// accept carries out a batch of calls in one round trip.
 func (s *store) accept(calls []*acceptCall, token func() string, lim limits) {
-	byShard := map[health.Shard][]*acceptCall{}
-	var order []health.Shard
-	for _, c := range calls {
-		if byShard[c.shard] == nil {
-			order = append(order, c.shard)
-		}
-		byShard[c.shard] = append(byShard[c.shard], c)
-	}
-	slices.Sort(order)
-	pipeline, groups, tokens := make([]scriptCall, len(order)), make([][]*acceptGroup, len(order)), make([]string, len(order))
-	for i, sh := range order {
-		groups[i], tokens[i] = groupAccepts(byShard[sh]), token()
-		pipeline[i] = s.acceptScript(sh, groups[i], tokens[i], lim)
+	lists, bundled := bundles(s, calls, func(c *acceptCall) health.Shard { return c.shard })
+	pipeline, groups, tokens := make([]scriptCall, len(bundled)), make([][]*acceptGroup, len(bundled)), make([]string, len(bundled))
+	for i, list := range lists {
+		groups[i], tokens[i] = groupAccepts(bundled[i]), token()
+		pipeline[i] = s.acceptScript(list, groups[i], tokens[i], lim)
 	}
 	replies, errs := s.pipeline(s.scripts.accept, pipeline)
-	for i := range order {
+	for i := range bundled {
 		s.readAccept(groups[i], tokens[i], replies[i], errs[i])
 	}
 }
 
-func (s *store) acceptScript(sh health.Shard, groups []*acceptGroup, token string, lim limits) scriptCall {
-	a := shardArgv(sh)
-	a.arg(s.window.Milliseconds(), token, leaseTime.Milliseconds(), shardHex(sh), dedupeTime.Milliseconds(), controlTime.Milliseconds(),
-		lim.events, lim.bytes, keepSuccess, keepFailures, recordTime.Milliseconds(), len(groups))
+func (s *store) acceptScript(list []health.Shard, groups []*acceptGroup, token string, lim limits) scriptCall {
+	a := &argv{}
+	a.arg(s.window.Milliseconds(), token, leaseTime.Milliseconds(), dedupeTime.Milliseconds(), controlTime.Milliseconds(),
+		lim.events, lim.bytes, keepSuccess, keepFailures, recordTime.Milliseconds())
+	at := a.shards(list)
+	a.arg(len(groups))
 	for _, g := range groups {
 		e := g.events[0].ev.entity
 		var kind HandoffKind
@@ -144,9 +168,10 @@ func (s *store) acceptScript(sh health.Shard, groups []*acceptGroup, token strin
 		if l := g.view.live(); l != nil {
 			live = l.AppID
 		}
+		a.arg(at[e.shard()])
 		a.key(e.regKey())
 		a.arg(g.view.version)
-		a.key(e.ownKey(), toldKey(sh, e.CompanyKey, EntryHandoff))
+		a.key(e.ownKey(), toldKey(e.shard(), e.CompanyKey, EntryHandoff))
 		a.arg(e.CompanyKey, e.NetworkKey, e.ExternalID, live, string(kind), kind.Tag(), len(g.targets))
 		for _, t := range g.targets {
 			a.key(t.standingKey(), t.windowKey(), t.queueKey(), t.okLogKey(), t.errLogKey())

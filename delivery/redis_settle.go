@@ -63,30 +63,23 @@ type settleCall struct {
 	handedOff int64
 }
 
-// settle carries out a batch of calls, one script for each shard, all in one round trip.
+// settle carries out a batch of calls in one round trip.
 func (s *store) settle(calls []*settleCall) {
-	byShard := map[health.Shard][]*settleCall{}
-	var order []health.Shard
-	for _, c := range calls {
-		sh := c.id.shard()
-		if byShard[sh] == nil {
-			order = append(order, sh)
-		}
-		byShard[sh] = append(byShard[sh], c)
-	}
-	pipeline := make([]scriptCall, len(order))
-	for i, sh := range order {
-		a := shardArgv(sh)
-		a.arg(s.window.Milliseconds(), leaseTime.Milliseconds(), shardHex(sh), controlTime.Milliseconds(), keepSuccess, keepFailures,
-			recordTime.Milliseconds(), len(byShard[sh]))
-		for _, c := range byShard[sh] {
+	lists, bundled := bundles(s, calls, func(c *settleCall) health.Shard { return c.id.shard() })
+	pipeline := make([]scriptCall, len(bundled))
+	for i, list := range lists {
+		a := &argv{}
+		a.arg(s.window.Milliseconds(), leaseTime.Milliseconds(), controlTime.Milliseconds(), keepSuccess, keepFailures, recordTime.Milliseconds())
+		at := a.shards(list)
+		a.arg(len(bundled[i]))
+		for _, c := range bundled[i] {
+			a.arg(at[c.id.shard()])
 			c.put(a)
 		}
 		pipeline[i] = scriptCall{a.keys, a.args}
 	}
 	replies, errs := s.pipeline(s.scripts.settle, pipeline)
-	for i, sh := range order {
-		group := byShard[sh]
+	for i, group := range bundled {
 		if errs[i] == nil && len(replies[i]) != 1+len(group) {
 			errs[i] = fmt.Errorf("settle: reply of %d parts", len(replies[i]))
 		}

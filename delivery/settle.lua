@@ -1,15 +1,14 @@
 -- Settles outcomes, renews or takes the lease, and reads what comes next. Claim and renewal are the same call without outcomes.
--- KEYS due judge out outd, then as read below · ARGV as read below; each group is one registration.
+-- KEYS and ARGV as read below: limits, shards, then groups, each for one registration.
 -- Returns now, then for each group 'lost', or its state, its next events and the owners asked for.
 -- Commit point: a crash before it delivers again; after it nothing is owed.
 local ki, ai = 0, 0
 local function K() ki = ki + 1; return KEYS[ki] end
 local function A() ai = ai + 1; return ARGV[ai] end
 
-local due, judge, out, outd = K(), K(), K(), K()
-redis.call('ZREM', due, '') -- a removal first: a full Redis lets the rest through, so that it can drain
+redis.call('ZREM', KEYS[1], '') -- a removal first: a full Redis lets the rest through, so that it can drain
 local now = clock()
-local span, lease, shard, ctlTTL = tonumber(A()), tonumber(A()), A(), A()
+local span, lease, ctlTTL = tonumber(A()), tonumber(A()), A()
 local keepOK, keepErr, keepTTL = A(), A(), A()
 
 local function log(g, o, handed)
@@ -43,7 +42,7 @@ local function settle(g, r, o)
   if o.fate == 'delivered' then put(r, 'la', num(now)) end
   if o.fate == 'failed' or o.fate == 'suppressed' then note_failure(g, r, o) end
   local handed = ''
-  if o.h and hand_off(o.h, out, outd, now, o.fate) then
+  if o.h and hand_off(o.h, now, o.fate) then
     handed = o.h.kind
     add(r, 'ho', 1); g.handed = g.handed + 1
   end
@@ -71,16 +70,18 @@ local function rest(g, r, events)
   if not g.mayRest or #events > 0 then return false end
   put(r, 'lo', ''); put(r, 'le', '0')
   if redis.call('XLEN', g.q) > 0 then
-    redis.call('ZADD', due, num(math.max(number(r, 'pu'), now + 1)), g.member)
+    redis.call('ZADD', g.s.due, num(math.max(number(r, 'pu'), now + 1)), g.member)
     return true
   end
-  redis.call('ZREM', due, g.member)
+  redis.call('ZREM', g.s.due, g.member)
   if get(r, 'qn') ~= '0' then put(r, 'qn', '0'); put(r, 'qb', '0') end
   return true
 end
 
+local shards = read_shards(K, A)
+
 local function read_group()
-  local g = {reg = K(), st = K(), win = K(), q = K(), okLog = K(), errLog = K(), own = K(), told = K(), handed = 0,
+  local g = {s = shards[tonumber(A())], reg = K(), st = K(), win = K(), q = K(), okLog = K(), errLog = K(), own = K(), told = K(), handed = 0,
     company = A(), network = A(), external = A(),
     member = A(), rid = A(), token = A(), take = A() == '1', mayRest = A() == '1', trialFailed = A() == '1', ramp = A(),
     cursor = A(), max = tonumber(A()), maxBytes = tonumber(A()), app = A(), outcomes = {}, owners = {}, logged = {}}
@@ -88,7 +89,7 @@ local function read_group()
     local o = {sid = A(), uuid = A(), fate = A(), kind = A(), class = A(), code = A(), message = A(), tries = A(), latency = A(), url = A(),
       body = A(), size = A()}
     if A() == '1' then
-      o.h = {id = shard .. '-h-' .. o.uuid, ctl = K(), own = g.own, ttl = ctlTTL, author = A(), name = A(), messageId = A(), scope = A(),
+      o.h = {id = g.s.hex .. '-h-' .. o.uuid, ctl = K(), own = g.own, ttl = ctlTTL, author = A(), name = A(), messageId = A(), scope = A(),
         owner = g.app, app = g.app, kind = A(), child = A(), rid = g.rid .. o.uuid, g = g}
     end
     g.outcomes[i] = o
@@ -98,7 +99,7 @@ local function read_group()
 end
 
 local function group(g)
-  local r = reg_open(g.st, g.win, g.member, now, span)
+  local r = reg_open(g.st, g.win, g.member, now, span, g.s)
   local holder = get(r, 'lo')
   if holder ~= g.token and not (g.take and (holder == '' or number(r, 'le') < now)) then return {'lost'} end
   for _, o in ipairs(g.outcomes) do settle(g, r, o) end
@@ -109,15 +110,15 @@ local function group(g)
   local rested = rest(g, r, events)
   if not rested then
     put(r, 'lo', g.token); put(r, 'le', num(now + lease))
-    redis.call('ZADD', due, num(now + lease), g.member)
+    redis.call('ZADD', g.s.due, num(now + lease), g.member)
   end
   local owners = {}
   for i, ctl in ipairs(g.owners) do
     local o = redis.call('HMGET', ctl, 'ot', 'oa')
     owners[i] = {o[1] or '', o[2] or ''}
   end
-  local counts = window_counts(reg_window(r))
-  reg_close(r, judge, now)
+  local counts = table.concat(window_counts(reg_window(r)), '\n')
+  reg_close(r, now)
   R[g.st] = nil
   if rested and get(r, 'off') == '2' and redis.call('XLEN', g.q) == 0 then redis.call('DEL', g.st, g.win, g.q) end
   return {rested and 'rest' or 'ok', redis.call('HGET', g.reg, 'ver') or '0', reg_standing(r), counts, get(r, 'cut'), get(r, 'cf'), get(r, 'qn'), events,

@@ -214,6 +214,9 @@ func parseInt(s string) int64 {
 }
 
 func texts(reply any) []string {
+	if line, ok := reply.(string); ok { // the hot scripts join what others list
+		return strings.Split(line, "\n")
+	}
 	items, ok := reply.([]any)
 	if !ok {
 		return nil
