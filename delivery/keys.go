@@ -51,11 +51,12 @@ func parseMember(m string) (RegID, error) {
 }
 
 // The keys of one shard, each with its type and what it holds.
-func dueKey(s health.Shard) string     { return s.Key("due") }    // zset: registration -> when it deserves attention
-func judgeKey(s health.Shard) string   { return s.Key("judge") }  // zset: registration -> when the timer judges it
-func outKey(s health.Shard) string     { return s.Key("out") }    // zset: outbox entry -> when it is due
-func outDataKey(s health.Shard) string { return s.Key("outd") }   // hash: outbox entry -> JSON
-func hashesKey(s health.Shard) string  { return s.Key("hashes") } // hash: short hash in ids -> registration or entity
+func dueKey(s health.Shard) string     { return s.Key("due") }     // zset: registration -> when it deserves attention
+func judgeKey(s health.Shard) string   { return s.Key("judge") }   // zset: registration -> when the timer judges it
+func outKey(s health.Shard) string     { return s.Key("out") }     // zset: handoffs and jobs -> when they are due
+func noticesKey(s health.Shard) string { return s.Key("notices") } // zset: transitions to tell -> when they are due
+func outDataKey(s health.Shard) string { return s.Key("outd") }    // hash: outbox entry -> JSON
+func hashesKey(s health.Shard) string  { return s.Key("hashes") }  // hash: short hash in ids -> registration or entity
 
 func toldKey(s health.Shard, company string, kind EntryKind) string { // zset: outbox entry -> when it was written
 	return s.Key("told", company, string(kind))
@@ -82,7 +83,7 @@ func companyIndexKey(company string) string { return "pg:company:" + url.QueryEs
 func (id RegID) healthKeys() health.Keys {
 	s := id.shard()
 	return health.Keys{
-		Standing: id.standingKey(), Window: id.windowKey(), Judge: judgeKey(s), Due: dueKey(s), Out: outKey(s), OutData: outDataKey(s),
+		Standing: id.standingKey(), Window: id.windowKey(), Judge: judgeKey(s), Due: dueKey(s), Notices: noticesKey(s), Out: outKey(s), OutData: outDataKey(s),
 		Told: toldKey(s, id.CompanyKey, EntryTransition), Member: id.member(),
 	}
 }

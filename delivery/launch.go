@@ -28,13 +28,13 @@ func (l *lane) dispose(t *task) (disposal, Fate) {
 	case t.ev == nil:
 		t.last = outcome{class: health.Broken, message: "the stored event cannot be read"}
 		return settleAs, Failed
+	case st.State == health.Down && t.tries > 0 && !t.trial:
+		return settleAs, Failed // a second try that was pending when the bot became DOWN
 	case st.State == health.Down && l.paused():
 		if l.reg.WhenDown == Hold {
 			return wait, ""
 		}
 		return settleAs, Suppressed
-	case st.State == health.Down && t.tries > 0 && !t.trial:
-		return settleAs, Failed // a second try that was pending when the bot became DOWN
 	}
 	return proceed, ""
 }

@@ -214,7 +214,7 @@ func (s *store) look() ([health.Shards]looked, error) {
 	calls := make([]scriptCall, health.Shards)
 	for i := range calls {
 		sh := health.Shard(i)
-		calls[i] = scriptCall{[]string{dueKey(sh), judgeKey(sh), outKey(sh)}, []any{64}}
+		calls[i] = scriptCall{[]string{dueKey(sh), judgeKey(sh), noticesKey(sh), outKey(sh)}, []any{64}}
 	}
 	replies, errs := s.pipeline(s.scripts.look, calls)
 	for i, reply := range replies {

@@ -30,29 +30,54 @@ func (o outbox) Registration(ctx context.Context, id RegID) (Registration, error
 func (o outbox) RunJob(ctx context.Context, e Entry) (Entry, error) { return o.c.runJob(ctx, e) }
 
 func (o outbox) Take(ctx context.Context, n int, lease time.Duration) ([]Entry, error) {
+	var entries []Entry
+	asked := make([]health.Shard, health.Shards)
+	for i := range asked {
+		asked[i] = health.Shard(i)
+	}
+	for len(asked) > 0 && len(entries) < n {
+		share := max(1, (n-len(entries))/len(asked))
+		got, more, err := o.takeFrom(asked, share, lease)
+		entries = append(entries, got...)
+		if err != nil && len(entries) == 0 {
+			return nil, unavailable("take outbox entries", err)
+		}
+		asked = more // those with a full share may have more
+	}
+	sort.SliceStable(entries, func(i, j int) bool { return entries[i].At < entries[j].At })
+	return entries, ctx.Err()
+}
+
+// takeFrom takes up to share entries from each shard, and says which shards gave as many.
+func (o outbox) takeFrom(shards []health.Shard, share int, lease time.Duration) (entries []Entry, full []health.Shard, err error) {
 	s := o.c.store
-	calls := make([]scriptCall, health.Shards)
-	for i := range calls {
-		sh := health.Shard(i)
-		calls[i] = scriptCall{[]string{outKey(sh), outDataKey(sh)}, []any{max(1, n/health.Shards), lease.Milliseconds()}}
+	calls := make([]scriptCall, len(shards))
+	for i, sh := range shards {
+		calls[i] = scriptCall{[]string{noticesKey(sh), outKey(sh), outDataKey(sh)}, []any{share, lease.Milliseconds()}}
 	}
 	replies, errs := s.pipeline(s.scripts.take, calls)
-	var entries []Entry
-	for _, reply := range replies {
-		for i := 1; i+1 < len(reply); i += 2 {
+	for i, reply := range replies {
+		for j := 1; j+1 < len(reply); j += 2 {
 			var e Entry
-			if err := json.Unmarshal([]byte(toText(reply[i+1])), &e); err != nil {
-				o.c.log.Error("outbox entry cannot be read", "entry", toText(reply[i]), "error", err)
+			if err := json.Unmarshal([]byte(toText(reply[j+1])), &e); err != nil {
+				o.c.log.Error("outbox entry cannot be read", "entry", toText(reply[j]), "error", err)
 				continue
 			}
 			entries = append(entries, e)
 		}
+		if errs[i] == nil && len(reply) == 1+2*share {
+			full = append(full, shards[i])
+		}
 	}
-	if err := errors.Join(errs...); err != nil && len(entries) == 0 {
-		return nil, unavailable("take outbox entries", err)
+	return entries, full, errors.Join(errs...)
+}
+
+// entryKey is the sorted set that an entry waits in.
+func entryKey(sh health.Shard, kind EntryKind) string {
+	if kind == EntryTransition {
+		return noticesKey(sh)
 	}
-	sort.SliceStable(entries, func(i, j int) bool { return entries[i].At < entries[j].At })
-	return entries, ctx.Err()
+	return outKey(sh)
 }
 
 // entryShard is the shard that an entry's id names.
@@ -82,7 +107,7 @@ func (o outbox) Update(ctx context.Context, e Entry) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	s.trips.Add(1)
-	keys := []string{outKey(sh), outDataKey(sh)}
+	keys := []string{entryKey(sh, e.Kind), outDataKey(sh)}
 	if err := s.scripts.update.Run(ctx, s.client, keys, e.ID, data, next, flagText(e.Kind != EntryJob)).Err(); err != nil {
 		return unavailable("update outbox entry", err)
 	}
@@ -145,12 +170,13 @@ func (o outbox) Waiting(ctx context.Context) (int64, time.Duration, error) {
 	defer cancel()
 	s := o.c.store
 	p := s.client.Pipeline()
-	var counts [health.Shards]*redis.IntCmd
-	var oldest [health.Shards]*redis.ZSliceCmd
-	for i := range counts {
-		sh := health.Shard(i)
-		counts[i] = p.ZCard(ctx, outKey(sh))
-		oldest[i] = p.ZRangeWithScores(ctx, outKey(sh), 0, 0)
+	var counts []*redis.IntCmd
+	var oldest []*redis.ZSliceCmd
+	for sh := range health.Shard(health.Shards) {
+		for _, key := range []string{noticesKey(sh), outKey(sh)} {
+			counts = append(counts, p.ZCard(ctx, key))
+			oldest = append(oldest, p.ZRangeWithScores(ctx, key, 0, 0))
+		}
 	}
 	s.trips.Add(1)
 	if _, err := p.Exec(ctx); err != nil {

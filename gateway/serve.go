@@ -202,7 +202,7 @@ const valueLimit = 512
 // value is a part of the path, unescaped once. It is refused when it could not be the id of anything.
 func (c *call) value(name string) (string, error) {
 	v, err := url.PathUnescape(c.param(name))
-	if err != nil || v == "" || len(v) > valueLimit || !utf8.ValidString(v) || strings.ContainsFunc(v, unicode.IsControl) {
+	if err != nil || v == "" || len(v) > valueLimit || !utf8.ValidString(v) || name != "*" && strings.ContainsFunc(v, unicode.IsControl) {
 		if name == "*" {
 			name = "author"
 		}

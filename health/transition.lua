@@ -1,5 +1,5 @@
 -- Makes one transition, if the facts that it was judged on still hold.
--- KEYS st win judge due out outd told
+-- KEYS st win judge due notices outd told out
 -- ARGV span member · number a0 f0 fmin min (the facts) · state verified pausedUntil incident downSince stillDown ramp at · entries, each: id listed json
 -- Returns 1, or 0 when a fact has changed: judge again.
 -- Commit point: a crash before it leaves the judgement to the timer; after it the outbox owes the notice.
@@ -23,6 +23,7 @@ v[1], v[3] = ARGV[8], ARGV[10]
 local look = judge_at(w, v)
 if look > 0 then redis.call('ZADD', KEYS[3], num(math.max(look, now + 1)), ARGV[2]) else redis.call('ZREM', KEYS[3], ARGV[2]) end
 for i = 16, #ARGV, 3 do
-  outbox_put(KEYS[5], KEYS[6], ARGV[i + 1] == '1' and KEYS[7], ARGV[i], tonumber(at), ARGV[i + 2])
+  local notice = ARGV[i + 1] == '1' -- else a job
+  outbox_put(notice and KEYS[5] or KEYS[8], KEYS[6], notice and KEYS[7], ARGV[i], tonumber(at), ARGV[i + 2])
 end
 return 1
