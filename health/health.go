@@ -85,7 +85,7 @@ type Standing struct {
 	TrialFailed bool      // a trial failed and has not been judged yet
 	Incident    time.Time // start of the open incident; zero when there is none
 	DownSince   time.Time // start of the present outage; zero unless DOWN
-	StillDown   int64     // 0 until people are told that the bot is still DOWN; then the doublings of the pause that the outage must reach to be told again
+	StillDown   int64     // doublings of the pause that the outage must reach for people to be told again; 0 before the first telling
 	Debug       bool      // outcomes stay out of the window
 	Judged      bool      // false in MAINTENANCE and after deletion
 	Holding     bool      // events are held, not handed off, while DOWN, and some are waiting

@@ -63,7 +63,7 @@ func (r Rules) judgeDown(s Standing, c Counts, now time.Time) Verdict {
 
 // tellStillDown says whether a failed trial is told: the first of an outage, then each time the outage has doubled.
 func (r Rules) tellStillDown(s Standing, now time.Time) bool {
-	return s.StillDown == 0 || now.Sub(s.DownSince)>>s.StillDown >= r.Pause
+	return s.StillDown <= 0 || now.Sub(s.DownSince)>>s.StillDown >= r.Pause
 }
 
 // table is the decision table over the counts alone.

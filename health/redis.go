@@ -52,7 +52,7 @@ func NewStore(client redis.UniversalClient, rules Rules) *Store {
 // Keys are the keys of one registration's health; Member is its name in the shard's sorted sets.
 type Keys struct {
 	Standing, Window, Judge, Due, Notices, Out, OutData, Told string
-	Member                                           string
+	Member                                                    string
 }
 
 // Reading is a standing and its counts at one moment of the store's clock.

@@ -41,7 +41,7 @@ func (r Rules) next(was Reading, v Verdict) (Transition, Standing) {
 // doublings is what StillDown becomes when people are told at a moment that the bot is still DOWN. An outage that passed several
 // doublings before it could be told, for want of a trial, is told of once for them all.
 func (r Rules) doublings(s Standing, at time.Time) int64 {
-	n := s.StillDown + 1
+	n := max(s.StillDown, 0) + 1
 	for at.Sub(s.DownSince)>>n >= r.Pause {
 		n++
 	}
