@@ -1,0 +1,500 @@
+package main_test
+
+import (
+	"cmp"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pulsegate/pulsegate/delivery"
+	"github.com/pulsegate/pulsegate/health"
+)
+
+var update = flag.Bool("update", false, "write the timelines anew, from what happens")
+
+// TestTimelines plays each story of testdata/timelines on fake time and compares what happens with what is written there, to the
+// second. How to read them is told in testdata/timelines/README.txt.
+func TestTimelines(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join("..", "..", "testdata", "timelines", "*.txt"))
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	defer debug.SetGCPercent(debug.SetGCPercent(800)) // the store in memory makes much garbage
+	for _, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), ".txt")
+		if name == "README" {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			text, err := os.ReadFile(file)
+			require.NoError(t, err)
+			var told string
+			synctest.Test(t, func(t *testing.T) { told = playTimeline(t, parseTimeline(t, string(text))) })
+			if *update {
+				require.NoError(t, os.WriteFile(file, []byte(told), 0o644))
+			}
+			require.Equal(t, string(text), told)
+		})
+	}
+}
+
+// order is one line of a timeline that says what is done, with the comments above it.
+type order struct {
+	at    int // seconds
+	text  string
+	above []string
+}
+
+func parseTimeline(t testing.TB, text string) []order {
+	var orders []order
+	var above []string
+	for line := range strings.Lines(text) {
+		line = strings.TrimRight(line, "\n")
+		if rest, ok := strings.CutPrefix(line, "> "); ok {
+			at, what, ok := strings.Cut(rest, " ")
+			require.True(t, ok, line)
+			orders = append(orders, order{parseClock(t, at), strings.TrimSpace(what), above})
+			above = nil
+		} else if strings.HasPrefix(line, "#") {
+			if above == nil && orders != nil {
+				above = []string{""}
+			}
+			above = append(above, line)
+		}
+	}
+	return orders
+}
+
+func parseClock(t testing.TB, text string) int {
+	minutes, seconds, ok := strings.Cut(text, ":")
+	m, err := strconv.Atoi(minutes)
+	require.NoError(t, err)
+	s, err := strconv.Atoi(seconds)
+	require.NoError(t, err)
+	require.True(t, ok && s < 60, text)
+	return 60*m + s
+}
+
+func clockText(s int) string { return fmt.Sprintf("%d:%02d", s/60, s%60) }
+
+// timeline is a story that is being played.
+type timeline struct {
+	t        testing.TB
+	replicas []*delivery.Carrier
+	join     func() *delivery.Carrier // starts another gateway
+	bot      *storyBot
+	mails    *storyMailbox
+	platform *storyPlatform
+	mu       sync.Mutex
+	entries  []delivery.Entry
+
+	reg     delivery.Registration
+	exists  bool
+	every   int      // seconds between two messages; 0: none
+	authors []string // in turn; empty: another for each message
+	since   int      // when the traffic began
+	sent    int
+	ids     []string
+	fates   map[string]int // of the receipts of this second
+	got     int            // mails told
+	seenIDs map[string]bool
+	inSums  bool           // one line from change to change
+	latest  map[string]int // the number of each author's last message that the bot saw
+
+	out  strings.Builder
+	span []row
+}
+
+// row is what happened in one second.
+type row struct {
+	at   int
+	text string
+}
+
+// playTimeline does what is ordered and tells what happens.
+func playTimeline(t testing.TB, orders []order) string {
+	s := openTimeline(t)
+	for i, second := 0, 0; ; second++ {
+		time.Sleep(50 * time.Millisecond)
+		for ; i < len(orders) && orders[i].at == second; i++ {
+			s.flush()
+			for _, line := range orders[i].above {
+				s.out.WriteString(line + "\n")
+			}
+			fmt.Fprintf(&s.out, "> %s %s\n", clockText(second), orders[i].text)
+			if orders[i].text == "end" {
+				s.sums()
+				return s.out.String()
+			}
+			s.do(second, strings.Fields(orders[i].text))
+		}
+		require.Less(t, i, len(orders), "a timeline finishes with an order to end")
+		time.Sleep(50 * time.Millisecond)
+		if s.every > 0 && (second-s.since)%s.every == 0 {
+			s.message("")
+		}
+		time.Sleep(800 * time.Millisecond)
+		s.look(second)
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+func openTimeline(t testing.TB) *timeline {
+	s := &timeline{
+		t: t, bot: &storyBot{pipes: newPipes(), manner: manner{status: 202}, others: map[string]manner{}}, mails: new(storyMailbox),
+		platform: &storyPlatform{tagged: map[string][]int64{}}, fates: map[string]int{}, seenIDs: map[string]bool{}, latest: map[string]int{},
+		reg: delivery.Registration{
+			RegID: delivery.RegID{Entity: delivery.Entity{CompanyKey: "acme", NetworkKey: "chat", ExternalID: "page"}, AppID: "bot"},
+			Name:  "Bot", CallbackURL: "http://bot.example/", ContactEmail: "owner@example.net", Mode: delivery.Live,
+			Credentials: delivery.Credentials{Type: delivery.BasicAuth, Identity: "gate", Secret: "s3cret"},
+		},
+	}
+	serveOver(t, s.bot.pipes, s.bot.serve)
+	mails, platform := newPipes(), newPipes()
+	s.mails.serve(t, mails)
+	serveOver(t, platform, s.platform.serve)
+	client := storyStore(t)
+	s.join = func() *delivery.Carrier { return storyReplica(t, client, s.bot.pipes, mails, platform, s.note) }
+	s.replicas = append(s.replicas, s.join())
+	return s
+}
+
+func (s *timeline) note(e delivery.Entry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.entries = append(s.entries, e)
+}
+
+// do carries out one order.
+func (s *timeline) do(second int, words []string) {
+	last := s.replicas[len(s.replicas)-1]
+	switch what, rest := words[0], words[1:]; what {
+	case "sums": // from here on
+		s.inSums = true
+	case "another": // gateway joins
+		s.replicas = append(s.replicas, s.join())
+	case "register", "change":
+		for _, w := range rest {
+			s.set(w)
+		}
+		require.NoError(s.t, s.replicas[0].Put(s.t.Context(), s.reg))
+		s.exists = true
+	case "mode":
+		require.NoError(s.t, last.SetMode(s.t.Context(), s.reg.RegID, delivery.Mode(rest[0])))
+		s.reg.Mode = delivery.Mode(rest[0])
+	case "delete":
+		require.NoError(s.t, last.Delete(s.t.Context(), s.reg.RegID))
+		s.exists = false
+	case "bot":
+		s.behave(rest)
+	case "traffic":
+		s.traffic(second, rest)
+	case "message":
+		s.message(rest[0])
+	case "owner":
+		c, err := s.replicas[0].Control(s.t.Context(), s.reg.Entity, rest[0])
+		require.NoError(s.t, err)
+		fmt.Fprintf(&s.out, "        %s: %s\n", rest[0], cmp.Or(strings.Join(append([]string{string(c.Owner.Type)}, c.Tags...), ", "), "nobody"))
+	default:
+		require.Fail(s.t, "unknown order", what)
+	}
+}
+
+// set changes one field of the registration: name=value.
+func (s *timeline) set(word string) {
+	name, value, _ := strings.Cut(word, "=")
+	switch name {
+	case "url":
+		s.reg.CallbackURL = value
+	case "timeout":
+		s.reg.DeliveryTimeout = s.duration(value)
+	case "debug":
+		s.reg.DebugUntil = time.Now().Add(s.duration(value))
+	case "whenDown":
+		s.reg.WhenDown = delivery.WhenDown(value)
+	default:
+		require.Fail(s.t, "unknown field", name)
+	}
+}
+
+func (s *timeline) duration(text string) time.Duration {
+	d, err := time.ParseDuration(text)
+	require.NoError(s.t, err)
+	return d
+}
+
+// behave reads "on", "off", or "STATUS|hangs [after DURATION] [for AUTHOR]".
+func (s *timeline) behave(words []string) {
+	switch words[0] {
+	case "off", "on":
+		s.bot.switchTo(words[0] == "on")
+		return
+	}
+	var m manner
+	if words[0] != "hangs" {
+		status, err := strconv.Atoi(words[0])
+		require.NoError(s.t, err)
+		m.status = status
+	}
+	author := ""
+	for i := 1; i+1 < len(words); i += 2 {
+		if words[i] == "after" {
+			m.after = s.duration(words[i+1])
+		} else {
+			author = words[i+1]
+		}
+	}
+	s.bot.mu.Lock()
+	defer s.bot.mu.Unlock()
+	if author == "" {
+		s.bot.manner = m
+	} else {
+		s.bot.others[author] = m
+	}
+}
+
+// traffic reads "stops", or "every Ns of AUTHOR…|strangers".
+func (s *timeline) traffic(second int, words []string) {
+	s.every, s.authors = 0, nil
+	if words[0] == "stops" {
+		return
+	}
+	s.every, s.since = int(s.duration(words[1])/time.Second), second
+	if words[3] != "strangers" {
+		s.authors = words[3:]
+	}
+}
+
+// message sends one message, to the gateways in turn.
+func (s *timeline) message(author string) {
+	s.sent++
+	switch {
+	case author != "":
+	case len(s.authors) > 0:
+		author = s.authors[s.sent%len(s.authors)]
+	default:
+		author = fmt.Sprintf("stranger-%d", s.sent)
+	}
+	body := fmt.Appendf(nil, `{"type":"message","text":"%d","author":{"id":%q},"coordinate":{"companyKey":"acme","networkKey":"chat","externalId":"page","messageId":"m-%d","scope":"PRIVATE"}}`,
+		s.sent, author, s.sent)
+	r := s.replicas[s.sent%len(s.replicas)].Accept(s.t.Context(), "acme", []delivery.Incoming{{Body: body}})[0]
+	if r.Err != nil {
+		s.fates["refused ("+r.Err.Error()+")"]++
+		return
+	}
+	s.ids = append(s.ids, r.ID)
+	s.fates[string(r.Fate)]++
+}
+
+// look notes what happened in a second.
+func (s *timeline) look(second int) {
+	events := s.happenings()
+	if s.inSums && len(events) == 0 {
+		return
+	}
+	parts := []string{counts(s.fates), s.tries(), s.handoffs(), s.health()}
+	clear(s.fates)
+	text := strings.Join(parts, " | ")
+	if len(events) > 0 || !s.continues(row{second, text}) {
+		s.flush()
+	}
+	s.span = append(s.span, row{second, text})
+	if len(events) > 0 {
+		s.flush()
+		for _, e := range events {
+			s.out.WriteString("        " + e + "\n")
+		}
+	}
+}
+
+// counts lists counted words in order; "-" for none.
+func counts(m map[string]int) string {
+	var parts []string
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		parts = append(parts, fmt.Sprintf("%d %s", m[k], k))
+	}
+	return cmp.Or(strings.Join(parts, ", "), "-")
+}
+
+// tries says what the bot saw: which tries, what it answered, and which health it was told.
+func (s *timeline) tries() string {
+	seen, refused := s.bot.take()
+	m := map[string]int{}
+	for _, r := range seen {
+		answer, host := "never answered", ""
+		if r.status > 0 {
+			answer = strconv.Itoa(r.status)
+		}
+		if r.host != "bot.example" {
+			host = " at " + r.host
+		}
+		m[fmt.Sprintf("x try %d%s -> %s (told %s)", r.try, host, answer, r.told)]++
+		n, err := strconv.Atoi(r.text)
+		require.NoError(s.t, err)
+		require.GreaterOrEqual(s.t, n, s.latest[r.author], "the messages of %s come in order", r.author)
+		s.latest[r.author] = n
+	}
+	if refused > 0 {
+		m["x found nobody"] = refused
+	}
+	return counts(m)
+}
+
+// handoffs says which conversations the platform was told of, with which tags and why.
+func (s *timeline) handoffs() string {
+	names := map[int64]string{10: "Bot Handoff", 11: "Standard", 12: "Automatic", 13: "Maintenance"}
+	m := map[string]int{}
+	for _, c := range s.platform.take() {
+		var tags []string
+		for _, id := range c.tags {
+			tags = append(tags, names[id])
+		}
+		why := strings.TrimSuffix(strings.TrimPrefix(c.comment, "Handed over automatically: "), ".")
+		m[fmt.Sprintf("to %s [%s]: %s", c.owner, strings.Join(tags, ", "), why)]++
+	}
+	return counts(m)
+}
+
+// health is what both gateways answer.
+func (s *timeline) health() string {
+	if !s.exists {
+		return "not registered"
+	}
+	var texts []string
+	for _, r := range s.replicas {
+		all, err := r.Health(s.t.Context(), "acme", "bot")
+		require.NoError(s.t, err)
+		require.Len(s.t, all, 1)
+		texts = append(texts, healthText(all[0]))
+	}
+	require.Len(s.t, slices.Compact(slices.Clone(texts)), 1, "all gateways say the same")
+	return texts[0]
+}
+
+func healthText(h delivery.Health) string {
+	text := fmt.Sprintf("%s %d acknowledged, %d failed", h.Verdict.State, h.Counts.Acknowledged, h.Counts.Failed)
+	if h.Verdict.State == health.Healthy && !h.Verdict.Verified {
+		text += ", unverified"
+	}
+	if left := time.Until(h.Standing.PausedUntil); !h.Standing.PausedUntil.IsZero() && left > 0 {
+		text += fmt.Sprintf(", paused for %d s", int(left.Seconds()))
+	}
+	if h.Standing.Debug {
+		text += ", debugging"
+	}
+	if h.Registration.Mode != delivery.Live {
+		text += ", " + string(h.Registration.Mode)
+	}
+	return text
+}
+
+// happenings are the transitions and the mails of a second.
+func (s *timeline) happenings() []string {
+	s.mu.Lock()
+	entries := s.entries
+	s.entries = nil
+	s.mu.Unlock()
+	var lines []string
+	for _, e := range entries {
+		var t health.Transition
+		if e.Kind != delivery.EntryTransition || s.seenIDs[e.ID] {
+			continue
+		}
+		s.seenIDs[e.ID] = true
+		require.NoError(s.t, json.Unmarshal(e.Data, &t))
+		notice := ""
+		if !t.Notice {
+			notice = " (no notice)"
+		}
+		lines = append(lines, fmt.Sprintf("%s -> %s%s: %s", t.From, t.To, notice, t.Reason))
+	}
+	all := s.mails.all()
+	for _, m := range all[s.got:] {
+		require.False(s.t, s.seenIDs[m.id], "one mail per transition: %s", m.subject)
+		s.seenIDs[m.id] = true
+		lines = append(lines, fmt.Sprintf("MAIL to %s: %s", m.to, strings.TrimPrefix(m.subject, "[Pulsegate] ")))
+	}
+	s.got = len(all)
+	return lines
+}
+
+var number = regexp.MustCompile(`\d+`)
+
+// numbersOf takes a text apart into its words and its numbers.
+func numbersOf(text string) (pattern string, numbers []int) {
+	pattern = number.ReplaceAllStringFunc(text, func(n string) string {
+		v, _ := strconv.Atoi(n)
+		numbers = append(numbers, v)
+		return "#"
+	})
+	return pattern, numbers
+}
+
+// continues says whether a second is like those before it: the same words, and each number moves on by the same step.
+func (s *timeline) continues(next row) bool {
+	if len(s.span) == 0 {
+		return true
+	}
+	first, last := s.span[0], s.span[len(s.span)-1]
+	a, n := numbersOf(first.text)
+	b, m := numbersOf(last.text)
+	c, o := numbersOf(next.text)
+	if a != c || b != c {
+		return false
+	}
+	for i := range o {
+		if len(s.span) > 1 && (o[i]-m[i])*(len(s.span)-1) != m[i]-n[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// flush writes the seconds that are alike as one line.
+func (s *timeline) flush() {
+	if len(s.span) == 0 {
+		return
+	}
+	first, last := s.span[0], s.span[len(s.span)-1]
+	s.span = nil
+	when := clockText(first.at)
+	if first.at != last.at {
+		when += "-" + clockText(last.at)
+	}
+	_, n := numbersOf(first.text)
+	_, m := numbersOf(last.text)
+	i := 0
+	text := number.ReplaceAllStringFunc(first.text, func(x string) string {
+		i++
+		if n[i-1] == m[i-1] {
+			return x
+		}
+		return fmt.Sprintf("%d…%d", n[i-1], m[i-1])
+	})
+	fmt.Fprintf(&s.out, "%-12s %s\n", when, text)
+}
+
+// sums tells what became of every event.
+func (s *timeline) sums() {
+	fates := map[string]int{}
+	for _, id := range s.ids {
+		records, err := s.replicas[0].EventRecords(s.t.Context(), "acme", id)
+		require.NoError(s.t, err)
+		require.Len(s.t, records, 1)
+		fates[string(records[0].Fate)]++
+	}
+	fmt.Fprintf(&s.out, "%d events: %s\n%d mails\n", len(s.ids), counts(fates), len(s.mails.all()))
+}
