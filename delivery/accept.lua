@@ -56,11 +56,11 @@ local function handoff_of(g, e, owner, app, rid)
     scope = e.scope, owner = owner, app = app, kind = g.childKind, child = g.child, rid = rid, g = g}
 end
 
--- One delivery of an event. Returns its fate, stream id and the id before it.
+-- One delivery of an event. Returns its fate, stream id, the id before it, and the kind of the handoff, if it made one.
 local function deliver(g, e, t)
   local r = reg_open(t.st, t.win, t.member, now, span, g.s)
   add(r, 'c:accepted', 1)
-  local function done(fate) add(r, 'c:' .. fate, 1); return {fate, '', ''} end
+  local function done(fate, handed) add(r, 'c:' .. fate, 1); return {fate, '', '', handed and g.childKind or ''} end
   if e.wish[t.n] == 'f' then
     log(t, true, e, 'filtered', '', '')
     return done('filtered')
@@ -68,7 +68,7 @@ local function deliver(g, e, t)
   if t.role == 'X' then
     local h = e.kind == 'm' and hand_off(handoff_of(g, e, '', t.app, t.rid .. e.uuid), now, 'maintenance')
     log(t, false, e, 'maintenance', '', h and g.childKind or '')
-    return done('maintenance')
+    return done('maintenance', h)
   end
   local fate, class = 'queued', ''
   local paused = get(r, 's') == 'DOWN' and now < number(r, 'pu')
@@ -82,7 +82,7 @@ local function deliver(g, e, t)
     local h = e.kind == 'm' and t.role == 'L' and hand_off(handoff_of(g, e, t.app, t.app, t.rid .. e.uuid), now, fate)
     if h then add(r, 'ho', 1) end
     log(t, false, e, fate, class, h and g.childKind or '')
-    return done(fate)
+    return done(fate, h)
   end
   local prev = get(r, 'ql')
   if prev == '' then prev = '0-0' end
@@ -101,7 +101,7 @@ local function deliver(g, e, t)
     r.woken = true
     redis.call('PUBLISH', 'pg:wake:' .. string.match(holder, '^[^:]+'), t.member)
   end
-  return {'queued', id, prev}
+  return {'queued', id, prev, ''}
 end
 
 local function take(g, e)
@@ -126,7 +126,8 @@ local function take(g, e)
   end
   -- Only monitoring bots here: nobody answers the customer.
   if g.live == '' and g.childKind == 'automatic' and e.kind == 'm' and g.targets[1] then
-    hand_off(handoff_of(g, e, '', g.targets[1].app, g.targets[1].rid .. e.uuid), now, 'no live bot')
+    local h = hand_off(handoff_of(g, e, '', g.targets[1].app, g.targets[1].rid .. e.uuid), now, 'no live bot')
+    if h then fates[1][4] = g.childKind end
   end
   if e.dup then redis.call('SET', e.dup, e.uuid .. ' ' .. e.hash .. ' ' .. fate, 'PX', dupTTL) end
   return {'ok', e.uuid, fate, ot, oa, fates}

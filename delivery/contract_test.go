@@ -445,7 +445,7 @@ func TestHeldEventsAreDeliveredInOrderAfterRecovery(t *testing.T) {
 	onBothStores(t, func(t *testing.T, client redis.UniversalClient) {
 		b := newBot(t)
 		b.status(500)
-		r := startReplica(t, client, b, quick)
+		r := startReplica(t, client, b, quick, func(c *delivery.Config) { c.Rules.Window = 6 * time.Second })
 		require.NoError(t, r.Create(t.Context(), registration("e1", "app", func(r *delivery.Registration) { r.WhenDown = delivery.Hold })))
 		for i := range 10 {
 			r.send(t, message("e1", fmt.Sprint("a", i), i))
@@ -462,7 +462,8 @@ func TestHeldEventsAreDeliveredInOrderAfterRecovery(t *testing.T) {
 		require.Equal(t, health.Down, r.healthOf(t, "app").Standing.State, "a failed trial is DOWN again whatever the counts")
 		b.status(202)
 		for _, rc := range rcs {
-			require.Equal(t, delivery.Delivered, r.settled(t, rc.ID).Fate)
+			rec := r.settled(t, rc.ID)
+			require.Equal(t, delivery.Delivered, rec.Fate, "%+v", rec)
 		}
 		var held []float64
 		for _, q := range b.requests() {

@@ -16,7 +16,7 @@ type metrics struct {
 	outcomes    *prometheus.CounterVec
 	tryTime     prometheus.Histogram
 	transitions *prometheus.CounterVec
-	handoffs    prometheus.Counter
+	handoffs    *prometheus.CounterVec
 	lost        prometheus.Counter
 	lanes       *prometheus.Desc
 	trips       *prometheus.Desc
@@ -34,14 +34,14 @@ func newMetrics() *metrics {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("pulsegate_"+name, help, labels, nil)
 	}
-	return &metrics{
+	m := &metrics{
 		accepted:    plain("events_accepted_total", "Events stored and answered with 202."),
 		rejected:    counter("events_rejected_total", "Events not stored, by reason.", "reason"),
 		fates:       counter("deliveries_total", "Deliveries that reached a fate in this process, by fate.", "fate"),
 		tries:       counter("tries_total", "HTTP requests to bots, by class of their end.", "class"),
 		outcomes:    counter("outcomes_total", "Outcomes of deliveries, by class.", "class"),
 		transitions: counter("transitions_total", "Transitions of health made by this process, by kind.", "kind"),
-		handoffs:    plain("handoffs_total", "Conversations handed to agents when a delivery was settled."),
+		handoffs:    counter("handoffs_total", "Conversations handed to agents, by kind.", "kind"),
 		lost:        plain("leases_lost_total", "Leases that another replica had taken."),
 		tryTime: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "pulsegate_delivery_try_seconds", Help: "Time of one HTTP request to a bot until its status.",
@@ -49,8 +49,29 @@ func newMetrics() *metrics {
 		}),
 		lanes:  desc("delivery_lanes", "Registrations that this process works on now."),
 		trips:  desc("delivery_redis_round_trips_total", "Round trips to Redis."),
-		states: desc("health_registrations", "Registrations that this process works on or knows of, by state.", "state"),
-		queue:  desc("delivery_queue_events", "Events waiting or under way in the registrations that this process works on."),
+		states: desc("health_registrations", "Registrations of the whole store, by state.", "state"),
+		queue:  desc("delivery_queue_events", "Events waiting or under way in the registrations that have work."),
+	}
+	m.showZeros()
+	return m
+}
+
+// showZeros makes every series exist from the start, so that a rate over it is right from its first event on.
+func (m *metrics) showZeros() {
+	for _, f := range []Fate{Delivered, Failed, Suppressed, InMaintenance, Overflow, Expired, Withdrawn, Filtered} {
+		m.fates.WithLabelValues(string(f))
+	}
+	for _, c := range append(health.Classes(), health.Acknowledged) {
+		m.outcomes.WithLabelValues(className(c))
+		if c != health.Suppressed {
+			m.tries.WithLabelValues(className(c))
+		}
+	}
+	for _, k := range []health.Kind{health.ToDegraded, health.ToDown, health.StillDown, health.ToUnverified, health.ToHealthy} {
+		m.transitions.WithLabelValues(string(k))
+	}
+	for _, k := range []HandoffKind{StandardHandoff, AutomaticHandoff, MaintenanceHandoff} {
+		m.handoffs.WithLabelValues(string(k))
 	}
 }
 
@@ -105,6 +126,7 @@ func (m *metrics) countReceipts(receipts []Receipt) {
 // countFates counts the deliveries that had their fate at accept.
 func (m *metrics) countFates(ac *accepted) {
 	for _, f := range ac.fates {
+		m.countHandoffs(f.handed, 1)
 		if f.fate == Queued {
 			continue
 		}
@@ -130,7 +152,13 @@ func (m *metrics) countSettled(c *settleCall) {
 			m.outcomes.WithLabelValues(className(d.o.class)).Inc()
 		}
 	}
-	m.handoffs.Add(float64(c.handedOff))
+	m.countHandoffs(AutomaticHandoff, c.handedOff)
+}
+
+func (m *metrics) countHandoffs(k HandoffKind, n int64) {
+	if k != "" && n > 0 {
+		m.handoffs.WithLabelValues(string(k)).Add(float64(n))
+	}
 }
 
 func className(c health.Class) string {

@@ -27,6 +27,7 @@ type acceptedFate struct {
 	fate     Fate
 	sid      string // in the queue
 	previous string // the id before it
+	handed   HandoffKind
 }
 
 // claimed is a registration whose lease came with an accept.
@@ -278,7 +279,7 @@ func (ac *accepted) read(reply []any, targets []*held) {
 		ac.owner = Owner{Type: OwnerType(toText(reply[3])), AppID: toText(reply[4])}
 		for i, item := range toSlice(reply[5]) {
 			f := toTexts(item)
-			ac.fates = append(ac.fates, acceptedFate{target: targets[i], fate: Fate(f[0]), sid: f[1], previous: f[2]})
+			ac.fates = append(ac.fates, acceptedFate{target: targets[i], fate: Fate(f[0]), sid: f[1], previous: f[2], handed: HandoffKind(f[3])})
 		}
 	}
 }

@@ -47,6 +47,9 @@ func (c *Carrier) PassControl(ctx context.Context, ch ControlChange) (Control, e
 		return Control{}, err
 	}
 	c.changed()
+	if ch.Owner.Type == Agent {
+		c.metrics.countHandoffs(StandardHandoff, 1)
+	}
 	return c.store.control(ctx, ch.Entity, ch.AuthorID)
 }
 
@@ -103,7 +106,7 @@ func (c *Carrier) runJob(ctx context.Context, e Entry) (Entry, error) {
 	if err != nil {
 		return e, err
 	}
-	c.metrics.handoffs.Add(float64(n))
+	c.metrics.countHandoffs(job.HandoffKind, n)
 	if n > 0 {
 		c.changed()
 	}

@@ -59,6 +59,9 @@ func Validate(r Registration) []string {
 			add("%s may not hold control characters", f.name)
 		}
 	}
+	if r.NetworkKey != "" && !ValidNetworkKey(r.NetworkKey) {
+		add("networkKey may not hold blanks or any of / \\ < > \" { }")
+	}
 	p = append(p, invisible(r)...)
 	p = append(p, validateChoices(r)...)
 	p = append(p, validateLinks(r)...)
@@ -66,6 +69,13 @@ func Validate(r Registration) []string {
 		add("%s", problem)
 	}
 	return p
+}
+
+// ValidNetworkKey tells whether s could be the key of a network: a word without blanks and quotes.
+func ValidNetworkKey(s string) bool {
+	return s != "" && len(s) <= maxIDBytes && !strings.ContainsFunc(s, func(r rune) bool {
+		return unicode.IsSpace(r) || unicode.IsControl(r) || strings.ContainsRune(`/\<>"{}`, r)
+	})
 }
 
 // invisible names ids with characters that make two ids look alike (direction marks, zero-width).

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"unicode"
 
 	"github.com/pulsegate/pulsegate/delivery"
 )
@@ -47,7 +46,7 @@ func (g *Gateway) getControl(ctx context.Context, c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	if !isNetworkKey(e.NetworkKey) {
+	if !delivery.ValidNetworkKey(e.NetworkKey) {
 		return answer{}, say(errBad, "Invalid networkKey "+e.NetworkKey)
 	}
 	if err := g.mayLookAt(ctx, c, e); err != nil {
@@ -195,18 +194,10 @@ func (c *call) addressed() (fields, address, error) {
 	switch {
 	case f.fault() != nil:
 		return f, to, f.fault()
-	case !isNetworkKey(to.reg.NetworkKey):
+	case !delivery.ValidNetworkKey(to.reg.NetworkKey):
 		return f, to, say(errBad, "Invalid networkKey "+to.reg.NetworkKey)
 	case to.reg.CompanyKey != c.CompanyKey:
 		return f, to, noSuchBot(delivery.ErrNotFound, to.reg)
 	}
 	return f, to, c.may(to.reg.AppID)
-}
-
-// isNetworkKey tells whether s could be the key of a network.
-func isNetworkKey(s string) bool {
-	odd := func(r rune) bool {
-		return unicode.IsSpace(r) || unicode.IsControl(r) || strings.ContainsRune(`/\<>"{}`, r)
-	}
-	return s != "" && len(s) <= valueLimit && !strings.ContainsFunc(s, odd)
 }
