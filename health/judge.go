@@ -32,7 +32,7 @@ func (r Rules) Judge(s Standing, c Counts, now time.Time) Verdict {
 	case v.State == Healthy && s.State == Degraded:
 		v.Kind = ToUnverified
 	case v.State == Healthy:
-		v.Verified = s.Verified
+		v.Verified = s.Verified && c.Acknowledged > 0 // over an empty window HEALTHY is shown as unverified
 	}
 	if s.Debug {
 		v.Reason = "debugging: outcomes stay out of the window; " + v.Reason
