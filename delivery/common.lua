@@ -29,8 +29,14 @@ local function reg_open(st, win, member, now, span, s)
     if at then v[at] = all[i + 1] end
   end
   r = {st = st, win = win, member = member, v = v, set = {}, inc = {}, now = now, span = span, s = s}
-  r.debug = (tonumber(v[AT.dbg]) or 0) > now
+  local dbg = tonumber(v[AT.dbg]) or 0
+  r.debug = dbg > now
   R[st] = r
+  if dbg > 0 and dbg <= now then -- debugging has run out: the window starts empty
+    redis.call('DEL', win)
+    v[AT.dbg], r.set.dbg = '', '0'
+    v[AT.v], r.set.v = '0', '0'
+  end
   return r
 end
 
