@@ -474,3 +474,16 @@ func TestHeldEventsAreDeliveredInOrderAfterRecovery(t *testing.T) {
 		require.Equal(t, []float64{100, 101, 102}, held[len(held)-3:])
 	})
 }
+
+func TestAStoreOfAnotherKeyIsRefused(t *testing.T) {
+	onBothStores(t, func(t *testing.T, client redis.UniversalClient) {
+		startReplica(t, client, nil)
+		sealer, err := delivery.NewSealer([]byte(strings.Repeat("other", 7)[:32]))
+		require.NoError(t, err)
+		c, err := delivery.New(delivery.Config{Client: client, Sealer: sealer})
+		require.NoError(t, err)
+		err = c.Ready(t.Context())
+		require.ErrorContains(t, err, "--key-file")
+		require.NotErrorIs(t, err, delivery.ErrUnavailable)
+	})
+}

@@ -140,20 +140,28 @@ func (s *store) pipeline(script *redis.Script, calls []scriptCall) ([][]any, []e
 	return replies, errs
 }
 
-// load makes sure that the server knows the scripts and that its data has our number of shards.
-func (s *store) load(ctx context.Context) error {
-	was, err := s.client.SetNX(ctx, "pg:shards", health.Shards, 0).Result()
-	if err != nil {
-		return unavailable("check shards", err)
+// same holds a setting to the one that the data was made with: the first gateway writes it.
+func (s *store) same(ctx context.Context, key, ours, sentence string) error {
+	if err := s.client.SetNX(ctx, key, ours, 0).Err(); err != nil {
+		return unavailable("check "+key, err)
 	}
-	if !was {
-		n, err := s.client.Get(ctx, "pg:shards").Int()
-		if err != nil {
-			return unavailable("check shards", err)
-		}
-		if n != health.Shards {
-			return fmt.Errorf("this Redis holds data in %d shards, and this gateway has %d: use the gateway that made it, or another database", n, health.Shards)
-		}
+	theirs, err := s.client.Get(ctx, key).Result()
+	if err != nil {
+		return unavailable("check "+key, err)
+	}
+	if theirs != ours {
+		return fmt.Errorf(sentence, theirs, ours)
+	}
+	return nil
+}
+
+// load makes sure that the server knows the scripts and that its data has our number of shards and our key.
+func (s *store) load(ctx context.Context) error {
+	if err := s.same(ctx, "pg:shards", strconv.Itoa(health.Shards), "this Redis holds data in %s shards, and this gateway has %s: use the gateway that made it, or another database"); err != nil {
+		return err
+	}
+	if err := s.same(ctx, "pg:key", s.sealer.keyID, "the secrets in this Redis are sealed with key %s, and this gateway has key %s: start it with the --key-file that made them"); err != nil {
+		return err
 	}
 	sc := s.scripts
 	for _, script := range []*redis.Script{sc.accept, sc.settle, sc.look, sc.change, sc.control, sc.handoffs, sc.take, sc.update} {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -88,7 +89,7 @@ func (i *instance) newCarrier() (*delivery.Carrier, error) {
 	if err != nil {
 		return nil, err
 	}
-	return delivery.New(delivery.Config{
+	carrier, err := delivery.New(delivery.Config{
 		Client:          i.store.client,
 		Rules:           i.rules(),
 		DeliveryTimeout: i.DeliveryTimeout,
@@ -98,6 +99,14 @@ func (i *instance) newCarrier() (*delivery.Carrier, error) {
 		Guard:           delivery.GuardConfig{Allow: allowed, AllowHTTP: i.AllowHTTP, Deny: i.denied()},
 		Log:             i.log,
 	})
+	if err != nil {
+		return nil, err
+	}
+	// A store that is away may come back; one whose data is another gateway's never fits.
+	if err := carrier.Ready(context.Background()); err != nil && !errors.Is(err, delivery.ErrUnavailable) {
+		return nil, err
+	}
+	return carrier, nil
 }
 
 // denied are the addresses that no callback may reach, whatever is allowed: those that this gateway itself depends on.
