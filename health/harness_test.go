@@ -133,7 +133,7 @@ func newClient(t testing.TB, dial func(context.Context, string, string) (net.Con
 func keysOf(member string) health.Keys {
 	s := health.Shard(5)
 	return health.Keys{
-		Standing: s.Key("st", member), Window: s.Key("win", member), Judge: s.Key("judge"), Due: s.Key("due"),
+		Standing: s.Key("st", member), Window: s.Key("win", member), Judge: s.Key("judge"), Due: s.Key("due"), Notices: s.Key("notices"),
 		Out: s.Key("out"), OutData: s.Key("outd"), Told: s.Key("told", "transition"), Member: member,
 	}
 }
