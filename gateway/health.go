@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"maps"
 	"net/http"
 
 	"github.com/pulsegate/pulsegate/delivery"
@@ -61,9 +62,7 @@ func healthOnWire(h delivery.Health) healthOf {
 		Verified: h.Verdict.Verified, Debug: h.Standing.Debug, Reason: h.Verdict.Reason,
 		FailuresByClass: map[health.Class]int64{}, WindowSeconds: h.Window.Seconds(), LastAcknowledgedAt: millis(h.LastAcknowledgedAt),
 	}
-	for class, n := range h.Counts.ByClass {
-		w.FailuresByClass[class] = n
-	}
+	maps.Copy(w.FailuresByClass, h.Counts.ByClass)
 	if f := h.LastFailure; f != nil {
 		w.LastFailure = &failure{Class: f.Class, At: millis(f.At), RequestID: f.RequestID}
 	}

@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -97,10 +99,8 @@ func (g *Gateway) admit(req *http.Request, r Route, c *call) error {
 		return errUnauthorized
 	}
 	c.Claims = claims
-	for _, s := range r.Scopes {
-		if s == claims.Scope {
-			return nil
-		}
+	if slices.Contains(r.Scopes, claims.Scope) {
+		return nil
 	}
 	return errForbidden
 }
@@ -160,9 +160,7 @@ func (g *Gateway) refuse(err error, r Route, c *call) answer {
 // write puts an answer on the wire, with the request id in its header, and returns its status.
 func write(w http.ResponseWriter, a answer, requestID string) int {
 	h := w.Header()
-	for name, values := range a.header {
-		h[name] = values
-	}
+	maps.Copy(h, a.header)
 	h.Set(requestIDHeader, requestID)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
