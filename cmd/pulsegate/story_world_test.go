@@ -182,7 +182,7 @@ type storyMailSession struct {
 	to  string
 }
 
-func (s *storyMailSession) Mail(string, *smtp.MailOptions) error       { return nil }
+func (s *storyMailSession) Mail(string, *smtp.MailOptions) error      { return nil }
 func (s *storyMailSession) Rcpt(to string, _ *smtp.RcptOptions) error { s.to = to; return nil }
 func (s *storyMailSession) Reset()                                    {}
 func (s *storyMailSession) Logout() error                             { return nil }
