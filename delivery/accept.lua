@@ -11,7 +11,7 @@ local now = clock()
 local today = num(math.floor(now / 86400000))
 local span, token, lease = tonumber(A()), A(), tonumber(A())
 local replica = string.match(token, '^[^:]+')
-local dupTTL, ctlTTL = A(), A()
+local dupTTL, ctlTTL, ongoing = A(), A(), tonumber(A())
 local maxEvents, maxBytes, keepOK, keepErr, keepTTL = tonumber(A()), tonumber(A()), A(), A(), A()
 
 local function log(t, ok, e, fate, class, handed)
@@ -36,7 +36,7 @@ local function own_event(g, e)
   elseif e.kind == 'c' then
     ot, oa = e.ownerType, e.ownerApp
     set = {'ot', ot, 'oa', oa, 'ts', num(now)}
-    if ot == 'BOT' then set[7], set[8] = 'tg', '' else redis.call('ZREM', g.own, e.author) end
+    if ot == 'BOT' then set[7], set[8] = 'tg', '' end
   end
   if e.name ~= '' and e.name ~= o[3] then set[#set + 1] = 'nm'; set[#set + 1] = e.name end
   if #set > 0 and (known or e.kind == 'm' and e.admitted or e.kind ~= 'm' and e.kind ~= 'o') then
@@ -46,13 +46,13 @@ local function own_event(g, e)
     redis.call('HSET', e.ctl, 'day', today)
     redis.call('PEXPIRE', e.ctl, ctlTTL)
   end
-  if e.kind == 'm' and e.admitted and ot == 'BOT' then redis.call('ZADD', g.own, num(now), e.author) end
+  if e.kind == 'm' and e.admitted then redis.call('ZADD', g.own, num(now), e.author) end
   return ot, oa
 end
 
 -- owner: the app that must own the conversation; app, rid: whose delivery it was.
 local function handoff_of(g, e, owner, app, rid)
-  return {id = g.s.hex .. '-h-' .. e.uuid, ctl = e.ctl, own = g.own, ttl = ctlTTL, author = e.author, name = e.name, messageId = e.messageId,
+  return {id = g.s.hex .. '-h-' .. e.uuid, ctl = e.ctl, ttl = ctlTTL, author = e.author, name = e.name, messageId = e.messageId,
     scope = e.scope, owner = owner, app = app, kind = g.childKind, child = g.child, rid = rid, g = g}
 end
 
@@ -161,6 +161,7 @@ for i = 1, tonumber(A()) do
   if (redis.call('HGET', g.reg, 'ver') or '0') ~= g.version then
     reply[#reply + 1] = {'stale'} -- the registrations have changed: nothing was written, load them and repeat
   else
+    redis.call('ZREMRANGEBYSCORE', g.own, '-inf', '(' .. num(now - ongoing)) -- no longer ongoing
     local events, states = {}, {}
     for n, e in ipairs(g.events) do events[n] = take(g, e) end
     for n, t in ipairs(g.targets) do

@@ -1,5 +1,5 @@
 -- Writes one registration, or takes it out, if the entity is still at the version that the rules were checked against.
--- KEYS reg st win q due judge own out outd hashes · ARGV span version app json hold member digest · reset cut off incident dbg · job id and json, or '' · entity digest and name
+-- KEYS reg st win q due judge out outd hashes · ARGV span version app json hold member digest · reset cut off incident dbg · job id and json, or '' · entity digest and name
 -- Returns 1, or 0 for another version.
 -- Commit point: from here on accept and claim see the new version. A crash after it owes nothing: the job is in the outbox.
 local now = clock()
@@ -7,8 +7,8 @@ if (redis.call('HGET', KEYS[1], 'ver') or '0') ~= ARGV[2] then return 0 end
 local app, json, member = ARGV[3], ARGV[4], ARGV[6]
 redis.call('HINCRBY', KEYS[1], 'ver', 1)
 local was = redis.call('HEXISTS', KEYS[1], 'a:' .. app)
-if was == 1 and json == '' then redis.call('HINCRBY', KEYS[10], '#', -1) end
-if was == 0 and json ~= '' then redis.call('HINCRBY', KEYS[10], '#', 1) end
+if was == 1 and json == '' then redis.call('HINCRBY', KEYS[9], '#', -1) end
+if was == 0 and json ~= '' then redis.call('HINCRBY', KEYS[9], '#', 1) end
 if json == '' then
   redis.call('HDEL', KEYS[1], 'a:' .. app)
   redis.call('HSET', KEYS[1], 'g:' .. app, num(now))
@@ -16,7 +16,7 @@ else
   redis.call('HSET', KEYS[1], 'a:' .. app, json)
   redis.call('HDEL', KEYS[1], 'g:' .. app)
 end
-redis.call('HSET', KEYS[10], ARGV[7], member, ARGV[15], ARGV[16])
+redis.call('HSET', KEYS[9], ARGV[7], member, ARGV[15], ARGV[16])
 if ARGV[5] == '1' then redis.call('HSET', KEYS[2], 'hd', '1') else redis.call('HDEL', KEYS[2], 'hd') end
 local q = redis.call('HMGET', KEYS[2], 'lo', 'qn', 'ql')
 if ARGV[8] ~= '0' then -- the window starts empty; what is left of a pause is over
@@ -38,7 +38,7 @@ else
   redis.call('ZADD', KEYS[6], ARGV[12], member)
 end
 if ARGV[13] ~= '' then
-  outbox_put(KEYS[8], KEYS[9], nil, ARGV[13], now, '{"at":' .. num(now) .. ',' .. ARGV[14])
+  outbox_put(KEYS[7], KEYS[8], nil, ARGV[13], now, '{"at":' .. num(now) .. ',' .. ARGV[14])
 end
 local holder, waiting = q[1] or '', tonumber(q[2]) or 0
 if holder ~= '' then

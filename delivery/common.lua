@@ -88,12 +88,11 @@ local function reg_close(r, now)
 end
 
 -- Gives the author's conversation to the agents, if it is the app's or nobody's. Returns whether it did.
--- h: id ctl own ttl · author name messageId scope · owner (the app that must own it, '' for any bot) · app kind child rid · g: company network external told s
+-- h: id ctl ttl · author name messageId scope · owner (the app that must own it, '' for any bot) · app kind child rid · g: company network external told s
 local function hand_off(h, now, reason)
   local o = redis.call('HMGET', h.ctl, 'ot', 'oa')
   local owner = o[1] or ''
   if owner == 'AGENT' or (owner == 'BOT' and h.owner ~= '' and o[2] ~= h.owner) then return false end
-  redis.call('ZREM', h.own, h.author)
   redis.call('HSET', h.ctl, 'ot', 'AGENT', 'oa', '', 'ts', num(now), 'tg', 'Bot Handoff\n' .. h.child)
   redis.call('PEXPIRE', h.ctl, h.ttl)
   outbox_put(h.g.s.out, h.g.s.outd, h.g.told, h.id, now, cjson.encode({id = h.id, kind = 'handoff', companyKey = h.g.company, networkKey = h.g.network,

@@ -142,7 +142,7 @@ func startReplica(t testing.TB, client redis.UniversalClient, b *bot, change ...
 	}
 	c, err := delivery.New(cfg)
 	require.NoError(t, err)
-	require.NoError(t, c.Ready(t.Context()))
+	soon(t, func() bool { return c.Ready(t.Context()) == nil }, "the store")
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); _ = c.Run(ctx) }()

@@ -63,7 +63,7 @@ func toldKey(s health.Shard, company string, kind EntryKind) string { // zset: o
 }
 
 func (e Entity) regKey() string                  { return e.key("reg") }              // hash: version, registrations, tombstones
-func (e Entity) ownKey() string                  { return e.key("own") }              // zset: ongoing bot-owned authors by last message
+func (e Entity) ownKey() string                  { return e.key("own") }              // zset: authors of ongoing conversations by last message
 func (e Entity) controlKey(author string) string { return e.key("ctl", author) }      // hash: owner of the author's conversation
 func (e Entity) dedupeKey(key string) string     { return e.key("dup", digest(key)) } // string: event, body hash, fate
 

@@ -158,7 +158,7 @@ func (s *store) accept(calls []*acceptCall, token func() string, lim limits) {
 func (s *store) acceptScript(list []health.Shard, groups []*acceptGroup, token string, lim limits) scriptCall {
 	a := &argv{}
 	a.arg(s.window.Milliseconds(), token, leaseTime.Milliseconds(), dedupeTime.Milliseconds(), controlTime.Milliseconds(),
-		lim.events, lim.bytes, keepSuccess, keepFailures, recordTime.Milliseconds())
+		ongoingTime.Milliseconds(), lim.events, lim.bytes, keepSuccess, keepFailures, recordTime.Milliseconds())
 	at := a.shards(list)
 	a.arg(len(groups))
 	for _, g := range groups {

@@ -71,8 +71,8 @@ func (s *store) passControl(ctx context.Context, ch ControlChange) error {
 		kind, h.HandoffKind, child = EntryHandoff, StandardHandoff, StandardHandoff.Tag()
 	}
 	entryID := fmt.Sprintf("%s-c-%s", shardHex(sh), newPart(s.now().UnixMilli()))
-	keys := []string{ch.Entity.controlKey(ch.AuthorID), ch.Entity.ownKey(), outKey(sh), outDataKey(sh), toldKey(sh, ch.Entity.CompanyKey, kind)}
-	reply, err := s.run(ctx, s.scripts.control, keys, ch.AuthorID, string(ch.Owner.Type), ch.Owner.AppID, ch.LastUpdateTS, ch.AuthorName,
+	keys := []string{ch.Entity.controlKey(ch.AuthorID), outKey(sh), outDataKey(sh), toldKey(sh, ch.Entity.CompanyKey, kind)}
+	reply, err := s.run(ctx, s.scripts.control, keys, string(ch.Owner.Type), ch.Owner.AppID, ch.LastUpdateTS, ch.AuthorName,
 		controlTime.Milliseconds(), entryID, entryTail(id, entryID, kind, h), child)
 	if err != nil {
 		return unavailable("pass control", err)
@@ -114,25 +114,22 @@ func (c *Carrier) runJob(ctx context.Context, e Entry) (Entry, error) {
 		e.State, e.DoneAt = EntryDone, c.store.now().UnixMilli()
 		return e, nil
 	}
-	e.Cursor = nextCursor(authors, score, skip, int(n))
+	e.Cursor = nextCursor(authors, score, skip)
 	return e, nil
 }
 
-// nextCursor moves on past a batch. Those handed off are gone from the set, so only the others of the last score are skipped; when the
-// batch began at that score already, the ones skipped before count too.
-func nextCursor(authors []ongoingAuthor, score string, skip, handed int) string {
-	last := authors[len(authors)-1].score
-	same := 0
+// nextCursor moves on past a batch: to its last score, and how many entries of that score are done with.
+func nextCursor(authors []ongoingAuthor, score string, skip int) string {
+	last, same := authors[len(authors)-1].score, 0
 	for _, a := range authors {
 		if a.score == last {
 			same++
 		}
 	}
-	kept := max(0, same-handed)
 	if last == score {
-		kept += skip
+		same += skip
 	}
-	return last + " " + strconv.Itoa(kept)
+	return last + " " + strconv.Itoa(same)
 }
 
 func parseCursor(cursor string) (score string, skip int) {

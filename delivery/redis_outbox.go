@@ -192,7 +192,7 @@ func (o outbox) Waiting(ctx context.Context) (int64, time.Duration, error) {
 	return n, lag, nil
 }
 
-// ongoing reads one batch of an entity's ongoing bot-owned authors; those silent for longer than a conversation lasts are dropped.
+// ongoing reads one batch of an entity's ongoing conversations, by their last message; those silent for longer than a conversation lasts are dropped.
 func (s *store) ongoing(ctx context.Context, e Entity, score string, skip int) ([]ongoingAuthor, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
@@ -218,7 +218,7 @@ func (s *store) handOff(ctx context.Context, id RegID, job Job, entryID string, 
 		return 0, nil
 	}
 	sh := id.shard()
-	keys := []string{id.ownKey(), outKey(sh), outDataKey(sh), toldKey(sh, id.CompanyKey, EntryHandoff), id.standingKey()}
+	keys := []string{outKey(sh), outDataKey(sh), toldKey(sh, id.CompanyKey, EntryHandoff), id.standingKey()}
 	args := []any{id.CompanyKey, id.NetworkKey, id.ExternalID, id.AppID, job.Before, string(job.HandoffKind), job.HandoffKind.Tag(), controlTime.Milliseconds(), job.Reason}
 	for _, a := range authors {
 		keys = append(keys, id.controlKey(a))

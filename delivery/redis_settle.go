@@ -98,7 +98,7 @@ func shardHex(sh health.Shard) string { return strconv.FormatInt(int64(sh), 16) 
 
 func (c *settleCall) put(a *argv) {
 	id := c.id
-	a.key(id.regKey(), id.standingKey(), id.windowKey(), id.queueKey(), id.okLogKey(), id.errLogKey(), id.ownKey(),
+	a.key(id.regKey(), id.standingKey(), id.windowKey(), id.queueKey(), id.okLogKey(), id.errLogKey(),
 		toldKey(id.shard(), id.CompanyKey, EntryHandoff))
 	a.arg(id.CompanyKey, id.NetworkKey, id.ExternalID, id.member(), id.requestPrefix(), c.token)
 	a.flag(c.take)

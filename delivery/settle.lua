@@ -81,7 +81,7 @@ end
 local shards = read_shards(K, A)
 
 local function read_group()
-  local g = {s = shards[tonumber(A())], reg = K(), st = K(), win = K(), q = K(), okLog = K(), errLog = K(), own = K(), told = K(), handed = 0,
+  local g = {s = shards[tonumber(A())], reg = K(), st = K(), win = K(), q = K(), okLog = K(), errLog = K(), told = K(), handed = 0,
     company = A(), network = A(), external = A(),
     member = A(), rid = A(), token = A(), take = A() == '1', mayRest = A() == '1', trialFailed = A() == '1', ramp = A(),
     cursor = A(), max = tonumber(A()), maxBytes = tonumber(A()), app = A(), outcomes = {}, owners = {}, logged = {}}
@@ -89,7 +89,7 @@ local function read_group()
     local o = {sid = A(), uuid = A(), fate = A(), kind = A(), class = A(), code = A(), message = A(), tries = A(), latency = A(), url = A(),
       body = A(), size = A()}
     if A() == '1' then
-      o.h = {id = g.s.hex .. '-h-' .. o.uuid, ctl = K(), own = g.own, ttl = ctlTTL, author = A(), name = A(), messageId = A(), scope = A(),
+      o.h = {id = g.s.hex .. '-h-' .. o.uuid, ctl = K(), ttl = ctlTTL, author = A(), name = A(), messageId = A(), scope = A(),
         owner = g.app, app = g.app, kind = A(), child = A(), rid = g.rid .. o.uuid, g = g}
     end
     g.outcomes[i] = o
