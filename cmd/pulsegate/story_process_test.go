@@ -40,6 +40,7 @@ type arrival struct {
 	path       string
 	id, author string // webhook-id and author
 	n, try     int    // number in the text, and Pulsegate-Try
+	secret     string // that the gateway proved itself with
 	status     int
 }
 
@@ -78,6 +79,7 @@ func (b *recorder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.author = event.Author.ID
 	a.n, _ = strconv.Atoi(event.Text)
 	a.try, _ = strconv.Atoi(r.Header.Get("Pulsegate-Try"))
+	_, a.secret, _ = r.BasicAuth()
 	a.status = (*b.answer.Load())(a, r.Context().Done())
 	b.mu.Lock()
 	b.got = append(b.got, a)
