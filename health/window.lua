@@ -11,7 +11,7 @@ local function clock()
   return tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 end
 
-local function num(n) return string.format('%.0f', n) end
+local function num(n) return string.format('%d', n) end
 
 local function unpacked(s)
   local t = {}
@@ -53,16 +53,19 @@ local function window_open(key, now, span)
   local w = {key = key, span = span, slot = math.floor(now * SLOTS / span), oldest = 0, gone = {}, add = {}, dirty = false, n = {}}
   for c = 1, KINDS do w.n[c] = 0 end
   w.at = w.slot
-  local sum = redis.call('HGET', key, 'sum')
+  local seen = redis.call('HMGET', key, 'sum', num(w.slot % SLOTS))
+  local sum = seen[1]
+  w.read, w.present = w.slot, seen[2]
   if sum then
     local t = unpacked(sum)
     if t[1] == span then
       w.at, w.oldest = t[2], t[3]
       for c = 1, KINDS do w.n[c] = t[3 + c] end
     else
-      w.reset = true -- the window's length was changed: the old slots mean nothing now
+      w.reset, w.fresh = true, true -- the window's length was changed: the old slots mean nothing now
     end
   end
+  if not sum then w.fresh = true end
   if w.slot < w.at then w.slot = w.at end
   window_expire(w)
   return w
@@ -93,17 +96,20 @@ local function window_close(w)
   if not w.dirty then return end
   if w.reset then redis.call('DEL', w.key) end
   if #w.gone > 0 then redis.call('HDEL', w.key, unpack(w.gone)) end
+  local set = {}
   if w.counted then
     local field = num(w.slot % SLOTS)
-    local old = redis.call('HGET', w.key, field)
+    local old = w.present
+    if w.read ~= w.slot then old = redis.call('HGET', w.key, field) end -- the clock stepped back
     local t = old and unpacked(old)
     if not t or t[1] ~= w.slot then t = {w.slot, 0, 0, 0, 0, 0, 0, 0, 0, 0} end
     for c = 1, KINDS do t[c + 1] = t[c + 1] + (w.add[c] or 0) end
-    redis.call('HSET', w.key, field, packed(unpack(t)))
+    set = {field, packed(unpack(t))}
   end
+  local later = w.slot ~= w.at or w.fresh
   w.at = w.slot
-  redis.call('HSET', w.key, 'sum', packed(w.span, w.at, w.oldest, unpack(w.n)))
-  redis.call('PEXPIRE', w.key, num(w.span * 2))
+  redis.call('HSET', w.key, 'sum', packed(w.span, w.at, w.oldest, unpack(w.n)), unpack(set))
+  if later then redis.call('PEXPIRE', w.key, num(w.span * 2)) end
 end
 
 -- The counts as strings: a, f1 … f8.

@@ -325,6 +325,7 @@ func TestWindowOfAnotherLengthStartsEmpty(t *testing.T) {
 		require.Equal(t, [9]int64{}, s.window(t, "w", 60_000, "look", 0, 0).kinds)
 		require.Equal(t, [9]int64{0, 5}, s.window(t, "w", 120_000, "look", 0, 0).kinds, "looking alone changes nothing")
 		require.Equal(t, [9]int64{1}, s.window(t, "w", 60_000, "count", 0, 1).kinds)
+		require.EqualValues(t, 2, s.client.HLen(t.Context(), "w").Val(), "nothing of the old window is left")
 		require.Equal(t, [9]int64{}, s.window(t, "w", 120_000, "look", 0, 0).kinds)
 	})
 }
