@@ -40,6 +40,7 @@ local function own_event(g, e)
   end
   if e.name ~= '' and e.name ~= o[3] then set[#set + 1] = 'nm'; set[#set + 1] = e.name end
   if #set > 0 and (known or e.kind == 'm' and e.admitted or e.kind ~= 'm' and e.kind ~= 'o') then
+    if not known then redis.call('ZREMRANGEBYSCORE', g.own, '-inf', '(' .. num(now - ongoing)) end -- who is no longer ongoing makes room
     redis.call('HSET', e.ctl, unpack(set)); known = true
   end
   if known and o[5] ~= today then -- forgotten so long after the last event, give or take a day
@@ -161,7 +162,6 @@ for i = 1, tonumber(A()) do
   if (redis.call('HGET', g.reg, 'ver') or '0') ~= g.version then
     reply[#reply + 1] = {'stale'} -- the registrations have changed: nothing was written, load them and repeat
   else
-    redis.call('ZREMRANGEBYSCORE', g.own, '-inf', '(' .. num(now - ongoing)) -- no longer ongoing
     local events, states = {}, {}
     for n, e in ipairs(g.events) do events[n] = take(g, e) end
     for n, t in ipairs(g.targets) do

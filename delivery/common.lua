@@ -3,7 +3,7 @@
 local R = {}
 
 -- Everything that is read of st, after the standing: the lease, the queue, and the ledger.
-local MORE = {'lo', 'le', 'qb', 'ql', 'cut', 'cf', 'c:accepted', 'c:delivered', 'c:failed', 'c:suppressed'}
+local MORE = {'lo', 'le', 'qb', 'ql', 'cut', 'cf', 'do', 'de', 'c:accepted', 'c:delivered', 'c:failed', 'c:suppressed'}
 local ALL, AT = {}, {}
 for i, f in ipairs(STANDING) do ALL[i] = f; AT[f] = i end
 for i, f in ipairs(MORE) do ALL[#STANDING + i] = f; AT[f] = #STANDING + i end

@@ -487,3 +487,37 @@ func TestAStoreOfAnotherKeyIsRefused(t *testing.T) {
 		require.NotErrorIs(t, err, delivery.ErrUnavailable)
 	})
 }
+
+func TestAFullRedisDrainsAndStillTellsPeople(t *testing.T) {
+	client := newRedisServer(t)
+	b := newBot(t)
+	release := make(chan struct{})
+	b.answers(func(request) int { <-release; return 500 })
+	r := startReplica(t, client, b)
+	require.NoError(t, r.Create(t.Context(), registration("e1", "app")))
+	var rcs []delivery.Receipt
+	for i := range 20 {
+		rcs = append(rcs, r.send(t, message("e1", fmt.Sprint("a", i), i))...)
+	}
+	require.NoError(t, client.ConfigSet(t.Context(), "maxmemory", "1000000").Err())
+	require.ErrorIs(t, r.Accept(t.Context(), "acme", []delivery.Incoming{message("e1", "late", 1)})[0].Err, delivery.ErrUnavailable)
+	close(release)
+	for _, rc := range rcs {
+		require.Equal(t, delivery.Failed, r.settled(t, rc.ID).Fate)
+	}
+	soon(t, func() bool { return r.healthOf(t, "app").Standing.State == health.Down }, "DOWN")
+	require.NoError(t, r.Ready(t.Context()))
+	told := 0
+	soon(t, func() bool {
+		entries, err := r.Outbox().Take(t.Context(), 1000, time.Minute)
+		require.NoError(t, err)
+		for _, e := range entries {
+			e.State = delivery.EntryDone
+			require.NoError(t, r.Outbox().Update(t.Context(), e))
+		}
+		told += len(entries)
+		return told >= 23 // handoffs, two transitions, a job
+	}, "the outbox to be read")
+	require.NoError(t, client.ConfigSet(t.Context(), "maxmemory", "0").Err())
+	r.send(t, message("e1", "late", 1))
+}

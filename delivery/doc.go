@@ -48,8 +48,8 @@
 //   - Rules about registrations are checked in Go against one version of the entity, and stored only if it is still that version. So the
 //     rules are plain functions, and two replicas cannot break them together.
 //   - A lane of another replica hears of new events by a published message; if that is lost, its renewal finds them within 2 s.
-//   - A second try, and any event that waited, asks the store first: who owns the conversation, whether the bot is DOWN, and whether
-//     the registration changed. Only what was heard within 100 ms starts without asking.
+//   - A second try, and any event that waited, asks the store first: whether the bot is DOWN, whether the registration changed, and, for
+//     a first try, who owns the conversation. Only what was heard within 100 ms starts without asking.
 //   - A blocked address gets no second try: no connection was opened, and none would be.
 //   - A new registration starts at full width. One whose address, credentials or mode changed starts with one delivery at a time.
 //   - Request and event ids hold the shard and a digest of the registration or entity, so that a record is found without an index: the log

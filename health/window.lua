@@ -62,10 +62,9 @@ local function window_open(key, now, span)
       w.at, w.oldest = t[2], t[3]
       for c = 1, KINDS do w.n[c] = t[3 + c] end
     else
-      w.reset, w.fresh = true, true -- the window's length was changed: the old slots mean nothing now
+      w.reset = true -- the window's length was changed: the old slots mean nothing now
     end
   end
-  if not sum then w.fresh = true end
   if w.slot < w.at then w.slot = w.at end
   window_expire(w)
   return w
@@ -106,10 +105,9 @@ local function window_close(w)
     for c = 1, KINDS do t[c + 1] = t[c + 1] + (w.add[c] or 0) end
     set = {field, packed(unpack(t))}
   end
-  local later = w.slot ~= w.at or w.fresh
   w.at = w.slot
   redis.call('HSET', w.key, 'sum', packed(w.span, w.at, w.oldest, unpack(w.n)), unpack(set))
-  if later then redis.call('PEXPIRE', w.key, num(w.span * 2)) end
+  redis.call('PEXPIRE', w.key, num(w.span * 2))
 end
 
 -- The counts as strings: a, f1 … f8.
