@@ -22,6 +22,9 @@ local function log(t, ok, e, fate, class, handed)
   redis.call('PEXPIRE', key, keepTTL)
 end
 
+-- The entities with new authors: there, who is no longer ongoing makes room. At the end only: a removal first would let a full Redis accept.
+local newcomers = {}
+
 -- Who owns the author's conversation after this event; writes it. Returns owner type and app.
 local function own_event(g, e)
   local o = redis.call('HMGET', e.ctl, 'ot', 'oa', 'nm', 'ts', 'day')
@@ -40,7 +43,7 @@ local function own_event(g, e)
   end
   if e.name ~= '' and e.name ~= o[3] then set[#set + 1] = 'nm'; set[#set + 1] = e.name end
   if #set > 0 and (known or e.kind == 'm' and e.admitted or e.kind ~= 'm' and e.kind ~= 'o') then
-    if not known then redis.call('ZREMRANGEBYSCORE', g.own, '-inf', '(' .. num(now - ongoing)) end -- who is no longer ongoing makes room
+    if not known then newcomers[g.own] = true end
     redis.call('HSET', e.ctl, unpack(set)); known = true
   end
   if known and o[5] ~= today then -- forgotten so long after the last event, give or take a day
@@ -178,4 +181,5 @@ for i = 1, tonumber(A()) do
   end
 end
 for _, r in pairs(R) do reg_close(r, now) end
+for own in pairs(newcomers) do redis.call('ZREMRANGEBYSCORE', own, '-inf', '(' .. num(now - ongoing)) end
 return reply
