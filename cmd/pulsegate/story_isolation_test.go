@@ -77,9 +77,10 @@ func postToAll(t testing.TB, p *gatewayProcess, healthy *recorder, withSick bool
 	for end := time.Now().Add(stretch); time.Now().Before(end); n++ {
 		author := fmt.Sprintf("author-%d-%d", round, n)
 		sent[author] = time.Now()
-		posting.Go(func() { s.post(p, eventOf(fmt.Sprintf("page-%d", n%healthyBots), author, n)) })
+		event, other := eventOf(fmt.Sprintf("page-%d", n%healthyBots), author, n), eventOf("sick", author, n)
+		posting.Go(func() { s.post(p, event) })
 		if withSick && n%5 == 0 {
-			posting.Go(func() { s.post(p, eventOf("sick", author, n)) })
+			posting.Go(func() { s.post(p, other) })
 		}
 		<-tick.C
 	}

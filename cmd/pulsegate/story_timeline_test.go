@@ -469,6 +469,11 @@ func (s *timeline) flush() {
 		return
 	}
 	first, last := s.span[0], s.span[len(s.span)-1]
+	if len(s.span) == 2 && first.text != last.text { // two are no series
+		s.span = []row{first}
+		s.flush()
+		first = last
+	}
 	s.span = nil
 	when := clockText(first.at)
 	if first.at != last.at {
