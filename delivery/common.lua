@@ -82,7 +82,7 @@ local function reg_close(r, now)
   if #set > 0 then redis.call('HSET', r.st, unpack(set)) end
   for k, n in pairs(r.inc) do redis.call('HINCRBY', r.st, k, num(n)) end
   if r.w then window_close(r.w) end
-  if r.counted and (window_failed(r.w) > 0 or (get(r, 's') ~= 'HEALTHY' and get(r, 's') ~= '')) then
+  if r.counted and (window_failed(r.w) > 0 or get(r, 's') ~= 'HEALTHY' or get(r, 'v') ~= '1') then
     redis.call('ZADD', r.s.judge, num(now + 1000), r.member)
   end
 end

@@ -30,7 +30,7 @@ func newCarrier(t testing.TB) *delivery.Carrier {
 }
 
 func TestTranscriptsHoldForTheRealCarrier(t *testing.T) {
-	files, err := filepath.Glob("testdata/http/*.txt")
+	files, err := filepath.Glob("../testdata/http/*.txt")
 	require.NoError(t, err)
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {

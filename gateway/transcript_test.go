@@ -321,7 +321,7 @@ func starred(key string, old, got any, kept map[string]string) any {
 }
 
 func TestTranscripts(t *testing.T) {
-	files, err := filepath.Glob("testdata/http/*.txt")
+	files, err := filepath.Glob("../testdata/http/*.txt")
 	require.NoError(t, err)
 	require.NotEmpty(t, files)
 	for _, file := range files {

@@ -1,0 +1,42 @@
+package health_test
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// drawn lets rapid choose, and make a failure small.
+func drawn(t *rapid.T) draw {
+	return func(label string, low, high int) int { return rapid.IntRange(low, high).Draw(t, label) }
+}
+
+// rapidly runs a property; t.Context is the test's.
+func rapidly(t *testing.T, property func(t testing.TB, d draw)) {
+	rapid.Check(t, func(r *rapid.T) { property(within{TB: t, r: r}, drawn(r)) })
+}
+
+// within is a test whose failures are those of one of its examples.
+type within struct {
+	testing.TB
+	r *rapid.T
+}
+
+func (w within) Errorf(format string, args ...any) { w.r.Errorf(format, args...) }
+func (w within) FailNow()                          { w.r.FailNow() }
+func (w within) Helper()                           {}
+
+func TestRapidWindowEqualsAListOfOutcomes(t *testing.T) {
+	s := inMemory(t)
+	for range 10 {
+		rapidly(t, func(t testing.TB, d draw) {
+			require.NoError(t, s.client.FlushAll(t.Context()).Err())
+			checkHistory(t, s, "history", d)
+		})
+	}
+}
+
+func TestRapidLivesKeepTheirPromises(t *testing.T) { rapidly(t, checkLife) }
+func TestRapidRampEqualsAPlainCount(t *testing.T)  { rapidly(t, checkRamp) }
+func TestRapidDifferentIdsShareNoKey(t *testing.T) { rapidly(t, checkPair) }
