@@ -30,7 +30,8 @@ local function own_event(g, e)
   local o = redis.call('HMGET', e.ctl, 'ot', 'oa', 'nm', 'ts', 'day')
   local ot, oa, set = o[1] or '', o[2] or '', {}
   local known = o[4]
-  if e.kind == 'm' and ot == '' and g.live ~= '' and e.admitted then
+  if e.kind == 'm' and (ot == '' or ot == 'BOT' and oa ~= g.live) and g.live ~= '' and e.admitted then
+    -- nobody's yet, or that of a bot which is not LIVE here any more and could never answer
     ot, oa, set = 'BOT', g.live, {'ot', 'BOT', 'oa', g.live, 'ts', num(now)}
   elseif e.kind == 'd' then -- closed: the bot's again, and no longer ongoing
     ot, oa = (g.live ~= '' and 'BOT' or ''), g.live
@@ -117,9 +118,9 @@ local function take(g, e)
       return {'seen', uuid, fate}
     end
   end
-  e.admitted = true
+  e.admitted = false -- by the LIVE registration, or by any where none is LIVE
   for _, t in ipairs(g.targets) do
-    if t.role == 'L' and e.wish[t.n] == 'f' then e.admitted = false end
+    if e.wish[t.n] ~= 'f' and (t.role == 'L' or g.live == '') then e.admitted = true end
   end
   local ot, oa = '', ''
   if e.ctl then ot, oa = own_event(g, e) end
@@ -129,7 +130,7 @@ local function take(g, e)
     if t.role == 'L' or t.role == 'X' or fate == '' then fate = fates[i][1] end
   end
   -- Only monitoring bots here: nobody answers the customer.
-  if g.live == '' and g.childKind == 'automatic' and e.kind == 'm' and g.targets[1] then
+  if g.live == '' and g.childKind == 'automatic' and e.kind == 'm' and e.admitted then
     local h = hand_off(handoff_of(g, e, '', g.targets[1].app, g.targets[1].rid .. e.uuid), now, 'no live bot')
     if h then fates[1][4] = g.childKind end
   end

@@ -125,7 +125,7 @@ func (g *guard) problem(text string) string {
 	case err != nil:
 		return "callbackUrl is not a URL"
 	case u.Scheme != "https" && u.Scheme != "http":
-		return "callbackUrl must begin with https://"
+		return "callbackUrl must begin with https:// (or http://, if the operator allows it)"
 	case u.Scheme == "http" && !g.cfg.AllowHTTP:
 		return "callbackUrl must be https (the operator can allow http with --allow-http)"
 	case u.Hostname() == "":

@@ -151,7 +151,7 @@ func TestDownSuppressesUntilATrialIsAcknowledged(t *testing.T) {
 		for i := range 10 {
 			r.send(t, message("e1", fmt.Sprint("a", i), i))
 		}
-		soon(t, func() bool { return r.healthOf(t, "app").Standing.State == health.Down }, "DOWN")
+		soon(t, func() bool { return !r.healthOf(t, "app").Standing.PausedUntil.IsZero() }, "DOWN")
 		tries := len(b.requests())
 		rc := r.send(t, message("e1", "later", 99))
 		require.Equal(t, delivery.Suppressed, rc[0].Fate)
@@ -367,6 +367,15 @@ func TestPublicEventsPassTheFilterOnly(t *testing.T) {
 		require.Equal(t, delivery.Delivered, r.settled(t, rcs[1].ID).Fate)
 		require.Equal(t, delivery.Delivered, r.settled(t, rcs[2].ID).Fate)
 		require.Equal(t, delivery.Filtered, r.settled(t, rcs[3].ID).Fate)
+		for i, mode := range []delivery.Mode{delivery.Monitoring, delivery.Maintenance} {
+			require.NoError(t, r.SetMode(t.Context(), registration("e1", "app").RegID, mode))
+			r.runJobs(t)
+			author := fmt.Sprint("passer-by ", i)
+			in := delivery.Incoming{Body: []byte(strings.Replace(string(public("").Body), "ann", author, 1))}
+			require.Equal(t, delivery.Filtered, r.settled(t, r.send(t, in)[0].ID).Fate, mode)
+			_, err := r.Control(t.Context(), entity("e1"), author)
+			require.ErrorIs(t, err, delivery.ErrNotFound, "no handoff of what nobody asked for")
+		}
 	})
 }
 
@@ -450,7 +459,7 @@ func TestHeldEventsAreDeliveredInOrderAfterRecovery(t *testing.T) {
 		for i := range 10 {
 			r.send(t, message("e1", fmt.Sprint("a", i), i))
 		}
-		soon(t, func() bool { return r.healthOf(t, "app").Standing.State == health.Down }, "DOWN")
+		soon(t, func() bool { return !r.healthOf(t, "app").Standing.PausedUntil.IsZero() }, "DOWN")
 		var rcs []delivery.Receipt
 		for i := range 3 {
 			rc := r.send(t, message("e1", "held", 100+i))
@@ -505,7 +514,7 @@ func TestAFullRedisDrainsAndStillTellsPeople(t *testing.T) {
 	for _, rc := range rcs {
 		require.Equal(t, delivery.Failed, r.settled(t, rc.ID).Fate)
 	}
-	soon(t, func() bool { return r.healthOf(t, "app").Standing.State == health.Down }, "DOWN")
+	soon(t, func() bool { return !r.healthOf(t, "app").Standing.PausedUntil.IsZero() }, "DOWN")
 	require.NoError(t, r.Ready(t.Context()))
 	told := 0
 	soon(t, func() bool {
@@ -520,4 +529,40 @@ func TestAFullRedisDrainsAndStillTellsPeople(t *testing.T) {
 	}, "the outbox to be read")
 	require.NoError(t, client.ConfigSet(t.Context(), "maxmemory", "0").Err())
 	r.send(t, message("e1", "late", 1))
+}
+
+func TestCustomersOfAReplacedBotBecomeTheNewOnes(t *testing.T) {
+	onBothStores(t, func(t *testing.T, client redis.UniversalClient) {
+		b := newBot(t)
+		r := startReplica(t, client, b)
+		old := registration("e1", "old")
+		require.NoError(t, r.Create(t.Context(), old))
+		r.settled(t, r.send(t, message("e1", "ann", 1))[0].ID)
+		closed := delivery.Incoming{Body: []byte(`{"type":"update","operation":"CLOSED","coordinate":{"companyKey":"acme","networkKey":"whatsapp","externalId":"e1"},"author":{"id":"ann"}}`)}
+		r.settled(t, r.send(t, closed)[0].ID)
+		require.NoError(t, r.Delete(t.Context(), old.RegID))
+		require.NoError(t, r.Create(t.Context(), registration("e1", "new")))
+		rc := r.send(t, message("e1", "ann", 2))
+		soon(t, func() bool { return len(b.requests()) == 3 }, "the message at the new bot")
+		require.Equal(t, map[string]any{"type": "BOT", "appId": "new"}, b.requests()[2].event["owner"], rc)
+	})
+}
+
+func TestGivingUpHoldingHandsOffAtOnce(t *testing.T) {
+	onBothStores(t, func(t *testing.T, client redis.UniversalClient) {
+		b := newBot(t)
+		b.status(500)
+		r := startReplica(t, client, b, func(c *delivery.Config) { c.DeliveryTimeout = time.Second })
+		reg := registration("e1", "app", func(r *delivery.Registration) { r.WhenDown = delivery.Hold })
+		require.NoError(t, r.Create(t.Context(), reg))
+		for i := range 10 {
+			r.send(t, message("e1", fmt.Sprint("a", i), i))
+		}
+		soon(t, func() bool { return !r.healthOf(t, "app").Standing.PausedUntil.IsZero() }, "DOWN")
+		rc := r.send(t, message("e1", "held", 1))
+		require.Equal(t, delivery.Queued, rc[0].Fate)
+		reg.WhenDown = delivery.HandOff
+		require.NoError(t, r.Put(t.Context(), reg))
+		require.Equal(t, delivery.Suppressed, r.settled(t, rc[0].ID).Fate)
+	})
 }

@@ -23,7 +23,7 @@ const (
 // Incoming is one event as a source hands it in.
 type Incoming struct {
 	Body []byte
-	Key  string // the Idempotency-Key header, made distinct within a batch; the event's own id comes before it
+	Key  string // the Idempotency-Key header, made distinct within a batch by its index; the event's own id comes before it
 }
 
 // span is a stretch of the event's bytes; zero when the field is absent.
@@ -57,6 +57,8 @@ type reader struct {
 	typ        string
 	op         string
 	normalized string // stands in for the author of an event that is not a message
+
+	ownerFault error
 
 	opened int64 // just after the brace of the object that was entered last
 }
@@ -242,7 +244,8 @@ func (r *reader) inOwner() error {
 		return err
 	})
 	r.ev.owner.Type = OwnerType(typ)
-	return err
+	r.ownerFault = err // of a control event only: on others the field is the gateway's, and is replaced
+	return nil
 }
 
 func (r *reader) boolean(field string, into *bool) error {
@@ -313,6 +316,9 @@ func (r *reader) check() error {
 		ev.kind = 'm'
 	case r.typ == "control":
 		ev.kind = 'c'
+		if r.ownerFault != nil {
+			return r.ownerFault
+		}
 		if ev.owner.Type != Bot && ev.owner.Type != Agent {
 			return &EventError{Field: "owner.type", Problem: "must be AGENT or BOT"}
 		}

@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -134,12 +133,7 @@ func drain(body io.ReadCloser, length int64, cancel context.CancelFunc) []byte {
 
 // statusMessage is the status in words and the beginning of the body, made harmless for terminals.
 func statusMessage(code int, snippet []byte) string {
-	text := strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || r == unicode.ReplacementChar {
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(string(snippet), ""))
+	text := harmless(string(snippet))
 	msg := strings.TrimSpace(http.StatusText(code) + " " + strings.TrimSpace(text))
 	if code == http.StatusUnauthorized || code == http.StatusForbidden {
 		msg = "the bot refused the credentials: " + msg
@@ -185,7 +179,7 @@ func classify(err error) outcome {
 		errors.As(err, &op) && op.Op == "dial":
 		return outcome{class: health.Refused, message: "connection refused"}
 	default:
-		return outcome{class: health.Broken, message: "the connection broke, or the answer was not HTTP: " + clip(printable(err.Error()), 200)}
+		return outcome{class: health.Broken, message: "the connection broke, or the answer was not HTTP: " + clip(harmless(err.Error()), 200)}
 	}
 }
 
@@ -197,7 +191,15 @@ func blockedMessage(err error) string {
 	return clip(text, maxMessageBytes)
 }
 
-func printable(s string) string { return strings.Trim(fmt.Sprintf("%q", s), `"`) }
+// harmless is a text of the bot's without what could move a terminal's cursor or turn the direction of writing.
+func harmless(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == unicode.ReplacementChar {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, ""))
+}
 
 func isTimeout(err error) bool {
 	var t interface{ Timeout() bool }

@@ -209,7 +209,7 @@ func (ac *accepted) put(a *argv, targets []*held) {
 	wishes := make([]byte, len(targets))
 	for i, t := range targets {
 		wishes[i] = 'q'
-		if t.Mode != Maintenance && !ev.admitted(t.PublicFilter) {
+		if !ev.admitted(t.PublicFilter) {
 			wishes[i] = 'f'
 		}
 	}

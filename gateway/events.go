@@ -180,7 +180,7 @@ func (g *Gateway) accept(ctx context.Context, company string, pieces []piece, ke
 		}
 		in := delivery.Incoming{Body: p.body, Key: key}
 		if batch && key != "" {
-			in.Key = key + "#" + strconv.Itoa(i)
+			in.Key = key + "\x00" + strconv.Itoa(i) // the header itself can hold no NUL
 		}
 		good, places = append(good, in), append(places, i)
 		all[i].Err = errNoReceipt // until there is one: only what is known to be stored is answered as stored
