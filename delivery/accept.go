@@ -125,11 +125,7 @@ func (c *Carrier) runAccepts(calls []*acceptCall) {
 	for _, call := range calls {
 		for i := range call.claims {
 			if cl := &call.claims[i]; cl.mine {
-				cursor, n := firstQueued(calls, cl.target)
-				if n < cl.lane.waiting {
-					cursor = "0-0" // others wait there too
-				}
-				c.startLane(cl.target, cl.token, cl.lane, cursor, n < cl.lane.waiting)
+				c.startLane(cl, offersFor(calls, cl.target))
 			}
 		}
 	}
@@ -148,22 +144,23 @@ func (c *Carrier) runAccepts(calls []*acceptCall) {
 	}
 }
 
-// firstQueued finds where the events that calls put into a registration's queue begin, and how many they are.
-func firstQueued(calls []*acceptCall, target *held) (previous string, n int64) {
+// offersFor are the events that calls put into a registration's queue, in order.
+func offersFor(calls []*acceptCall, target *held) []offered {
+	var out []offered
 	for _, call := range calls {
 		for _, ac := range call.events {
 			for _, f := range ac.fates {
-				if f.sid == "" || f.target != target {
-					continue
+				if f.sid != "" && f.target == target {
+					out = append(out, ac.offer(f))
 				}
-				if n == 0 {
-					previous = f.previous
-				}
-				n++
 			}
 		}
 	}
-	return previous, n
+	return out
+}
+
+func (ac *accepted) offer(f acceptedFate) offered {
+	return offered{sid: f.sid, previous: f.previous, part: ac.part, ev: ac.ev, owner: ac.owner, version: ac.view.version}
 }
 
 // offer hands an event that was just stored to the lane, if it is this replica's, so that it need not be read again.
@@ -172,6 +169,6 @@ func (c *Carrier) offer(ac *accepted, f acceptedFate) {
 	l := c.lanes[f.target.RegID]
 	c.mu.Unlock()
 	if l != nil {
-		l.take(offered{sid: f.sid, previous: f.previous, part: ac.part, ev: ac.ev, owner: ac.owner, version: ac.view.version})
+		l.take(ac.offer(f))
 	}
 }

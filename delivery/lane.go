@@ -73,11 +73,16 @@ type finished struct {
 	o outcome
 }
 
-// startLane starts a lane for a lease that came with an accept. The events after cursor are offered to it, unless there are more to read.
-func (c *Carrier) startLane(r *held, token string, st laneState, cursor string, more bool) {
-	l := c.newLane(r.RegID, token)
-	l.heard(st, time.Now())
-	l.cursor, l.more, l.reg = cursor, more, r
+// startLane starts a lane for a lease that came with an accept, on the events that came with it. If others wait there too, it reads
+// the queue from its beginning.
+func (c *Carrier) startLane(cl *claimed, offers []offered) {
+	l := c.newLane(cl.target.RegID, cl.token)
+	l.heard(cl.lane, time.Now())
+	l.reg, l.inbox = cl.target, offers
+	l.cursor, l.more = "0-0", int64(len(offers)) < cl.lane.waiting
+	if !l.more && len(offers) > 0 {
+		l.cursor = offers[0].previous
+	}
 	l.begin()
 }
 
