@@ -164,11 +164,11 @@ func TestModesAndDeletionsLeaveNoEventBehind(t *testing.T) {
 			Data []struct{ AppID, Mode string }
 		}
 		s.read(t, pair[n%2], "/bots/v3/registrations/network/chat/externalId/page", &answer)
-		modes := ""
+		var modes strings.Builder
 		for _, r := range answer.Data {
-			modes += r.Mode + " "
+			modes.WriteString(r.Mode + " ")
 		}
-		if strings.Count(modes, "LIVE") > 1 {
+		if strings.Count(modes.String(), "LIVE") > 1 {
 			t.Errorf("two are LIVE: %v", answer.Data)
 		}
 		checks.Add(1)
