@@ -36,22 +36,21 @@ local function own_event(g, e)
   elseif e.kind == 'd' then -- closed: the bot's again, and no longer ongoing
     ot, oa = (g.live ~= '' and 'BOT' or ''), g.live
     set = {'ot', ot, 'oa', oa, 'ts', num(now), 'tg', ''}
-    redis.call('ZREM', g.own, e.author)
   elseif e.kind == 'c' then
     ot, oa = e.ownerType, e.ownerApp
     set = {'ot', ot, 'oa', oa, 'ts', num(now)}
     if ot == 'BOT' then set[7], set[8] = 'tg', '' end
   end
   if e.name ~= '' and e.name ~= o[3] then set[#set + 1] = 'nm'; set[#set + 1] = e.name end
+  if known and o[5] ~= today and #set == 0 then set = {'day', today} end -- forgotten so long after the last event, give or take a day
   if #set > 0 and (known or e.kind == 'm' and e.admitted or e.kind ~= 'm' and e.kind ~= 'o') then
     if not known then newcomers[g.own] = true end
+    if o[5] ~= today and set[1] ~= 'day' then set[#set + 1] = 'day'; set[#set + 1] = today end
     redis.call('HSET', e.ctl, unpack(set)); known = true
   end
-  if known and o[5] ~= today then -- forgotten so long after the last event, give or take a day
-    redis.call('HSET', e.ctl, 'day', today)
-    redis.call('PEXPIRE', e.ctl, ctlTTL)
-  end
+  if known and o[5] ~= today then redis.call('PEXPIRE', e.ctl, ctlTTL) end
   if e.kind == 'm' and e.admitted then redis.call('ZADD', g.own, num(now), e.author) end
+  if e.kind == 'd' then redis.call('ZREM', g.own, e.author) end
   return ot, oa
 end
 

@@ -11,6 +11,7 @@ import (
 const (
 	renewEvery  = 2 * time.Second
 	settleBatch = 256
+	linger      = 500 * time.Millisecond // how long a lane without work keeps its lease: the next event then starts without a claim
 )
 
 // lane works on one registration for as long as this replica holds its lease. It alone starts, settles and judges the registration's
@@ -46,6 +47,7 @@ type lane struct {
 	ramp      health.Ramp
 	renewed   time.Time
 	leaseEnd  time.Time
+	worked    time.Time // when there was work last
 	backoff   time.Duration
 	tryCtx    context.Context
 	stopTries context.CancelFunc
@@ -277,15 +279,27 @@ func (l *lane) mustSettle() bool {
 		return true
 	case more && room > 0 && bytes > 0 && !l.releasing:
 		return true
-	case l.under == 0 && l.lines.events == 0:
-		return true // at rest
+	case l.idle():
+		return true
 	}
 	return time.Since(l.renewed) >= renewEvery
+}
+
+// idle says that the lane has had no work for a while, or may take none: it gives the lease back.
+func (l *lane) idle() bool {
+	if l.under > 0 || l.lines.events > 0 {
+		l.worked = time.Now()
+		return false
+	}
+	return l.releasing || time.Since(l.worked) >= linger
 }
 
 // wait sleeps until something happens or is due.
 func (l *lane) wait() {
 	due := l.renewed.Add(renewEvery)
+	if idle := l.worked.Add(linger); l.under == 0 && l.lines.events == 0 && idle.Before(due) {
+		due = idle
+	}
 	for _, t := range l.retries {
 		if t.retryAt.Before(due) {
 			due = t.retryAt

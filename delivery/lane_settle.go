@@ -50,17 +50,18 @@ func (l *lane) settle() bool {
 }
 
 func (l *lane) settleCall() *settleCall {
-	l.mu.Lock()
-	idle := len(l.inbox) == 0 && len(l.finished) == 0
-	l.more, l.again = false, false
-	l.mu.Unlock()
 	n := min(len(l.outcomes), settleBatch)
-	call := &settleCall{id: l.id, token: l.token, take: l.take_, trialFailed: l.trialFail && n == len(l.outcomes), cursor: l.cursor, outcomes: l.outcomes[:n:n]}
-	call.max, call.maxBytes = l.lines.room()
-	if l.releasing || call.maxBytes == 0 {
-		call.max = 0
+	rest := l.idle() && n == len(l.outcomes) && (l.known || !l.take_)
+	room, bytes := l.lines.room()
+	l.mu.Lock()
+	rest = rest && len(l.inbox) == 0 && len(l.finished) == 0
+	if !l.more && !rest || l.releasing || bytes == 0 {
+		room = 0
 	}
-	call.mayRest = idle && l.under == 0 && l.lines.events == 0 && n == len(l.outcomes) && (l.known || !l.take_)
+	l.more, l.again = l.more && room == 0, false
+	l.mu.Unlock()
+	call := &settleCall{id: l.id, token: l.token, take: l.take_, trialFailed: l.trialFail && n == len(l.outcomes), cursor: l.cursor, outcomes: l.outcomes[:n:n]}
+	call.max, call.maxBytes, call.mayRest = room, bytes, rest
 	if l.known && l.ramp.Width != l.state.reading.Notes.RampWidth {
 		call.ramp = strconv.Itoa(l.ramp.Width)
 	}
@@ -109,7 +110,7 @@ func (l *lane) append(call *settleCall) {
 			l.lines.push(newTask(q))
 		}
 	}
-	if len(call.events) > 0 && (len(call.events) == call.max || size >= call.maxBytes) || call.max == 0 {
+	if len(call.events) > 0 && (len(call.events) == call.max || size >= call.maxBytes) {
 		l.mu.Lock()
 		l.more = true
 		l.mu.Unlock()
