@@ -46,7 +46,7 @@ func (ac *accepted) receipt() Receipt {
 	case ac.state == "reused":
 		return Receipt{Err: ErrKeyReused}
 	case ac.state == "ok" || ac.state == "seen":
-		return Receipt{ID: ac.ev.entity.eventPrefix() + ac.part, Fate: ac.fate}
+		return Receipt{ID: ac.view.regs[0].names.events + ac.part, Fate: ac.fate}
 	default:
 		return Receipt{Err: unavailable("accept", errors.New("the registrations kept changing"))}
 	}
@@ -87,7 +87,7 @@ func (c *Carrier) acceptOnce(ctx context.Context, work []*accepted) {
 			continue
 		}
 		ac.view = v
-		sh := e.shard()
+		sh := v.regs[0].names.shard
 		if calls[sh] == nil {
 			calls[sh] = &acceptCall{shard: sh}
 		}

@@ -79,6 +79,27 @@ func appIndexKey(company, app string) string {
 }                                           // set: registrations
 func companyIndexKey(company string) string { return "pg:company:" + url.QueryEscape(company) } // set: registrations
 
+// names are what the hot path calls a registration by, made once for each registration and lane.
+type names struct {
+	shard                               health.Shard
+	member                              string // in sets and hashes
+	reg, own, told                      string // keys of the entity, and of the company's handoffs
+	standing, window, queue, ok, failed string // keys of the registration
+	control                             string // what the keys of its authors' control begin with
+	events, requests                    string // what the ids of events and deliveries begin with
+}
+
+func (id RegID) names() *names {
+	return &names{
+		shard: id.shard(), member: id.member(), reg: id.regKey(), own: id.ownKey(), told: toldKey(id.shard(), id.CompanyKey, EntryHandoff),
+		standing: id.standingKey(), window: id.windowKey(), queue: id.queueKey(), ok: id.okLogKey(), failed: id.errLogKey(),
+		control: strings.TrimSuffix(id.controlKey("."), "."), events: id.eventPrefix(), requests: id.requestPrefix(),
+	}
+}
+
+// controlOf is the key of one author's control.
+func (n *names) controlOf(author string) string { return n.control + url.QueryEscape(author) }
+
 // healthKeys are the keys of a registration that health works on.
 func (id RegID) healthKeys() health.Keys {
 	s := id.shard()

@@ -19,6 +19,7 @@ const (
 type lane struct {
 	c     *Carrier
 	id    RegID
+	names *names
 	token string
 	nudge chan struct{}
 
@@ -78,7 +79,7 @@ type finished struct {
 // startLane starts a lane for a lease that came with an accept, on the events that came with it. If others wait there too, it reads
 // the queue from its beginning.
 func (c *Carrier) startLane(cl *claimed, offers []offered) {
-	l := c.newLane(cl.target.RegID, cl.token)
+	l := c.newLane(cl.target.RegID, cl.target.names, cl.token)
 	l.heard(cl.lane, time.Now())
 	l.reg, l.inbox = cl.target, offers
 	l.cursor, l.more = "0-0", int64(len(offers)) < cl.lane.waiting
@@ -96,13 +97,13 @@ func (c *Carrier) claim(id RegID) {
 	if busy {
 		return
 	}
-	l := c.newLane(id, c.token())
+	l := c.newLane(id, id.names(), c.token())
 	l.take_, l.more, l.cursor = true, true, "0-0"
 	l.begin()
 }
 
-func (c *Carrier) newLane(id RegID, token string) *lane {
-	l := &lane{c: c, id: id, token: token, nudge: make(chan struct{}, 1), lines: lines{m: map[string]*line{}}}
+func (c *Carrier) newLane(id RegID, n *names, token string) *lane {
+	l := &lane{c: c, id: id, names: n, token: token, nudge: make(chan struct{}, 1), lines: lines{m: map[string]*line{}}}
 	l.tryCtx, l.stopTries = context.WithCancel(c.tryCtx)
 	return l
 }

@@ -60,7 +60,7 @@ func (l *lane) settleCall() *settleCall {
 	}
 	l.more, l.again = l.more && room == 0, false
 	l.mu.Unlock()
-	call := &settleCall{id: l.id, token: l.token, take: l.take_, trialFailed: l.trialFail && n == len(l.outcomes), cursor: l.cursor, outcomes: l.outcomes[:n:n]}
+	call := &settleCall{id: l.id, names: l.names, token: l.token, take: l.take_, trialFailed: l.trialFail && n == len(l.outcomes), cursor: l.cursor, outcomes: l.outcomes[:n:n]}
 	call.max, call.maxBytes, call.mayRest = room, bytes, rest
 	if l.known && l.ramp.Width != l.state.reading.Notes.RampWidth {
 		call.ramp = strconv.Itoa(l.ramp.Width)

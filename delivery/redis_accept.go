@@ -169,14 +169,15 @@ func (s *store) acceptScript(list []health.Shard, groups []*acceptGroup, token s
 		if l := g.view.live(); l != nil {
 			live = l.AppID
 		}
-		a.arg(at[e.shard()])
-		a.key(e.regKey())
+		n := g.view.regs[0].names // all of an entity share what is used here
+		a.arg(at[n.shard])
+		a.key(n.reg)
 		a.arg(g.view.version)
-		a.key(e.ownKey(), toldKey(e.shard(), e.CompanyKey, EntryHandoff))
+		a.key(n.own, n.told)
 		a.arg(e.CompanyKey, e.NetworkKey, e.ExternalID, live, string(kind), kind.Tag(), len(g.targets))
 		for _, t := range g.targets {
-			a.key(t.standingKey(), t.windowKey(), t.queueKey(), t.okLogKey(), t.errLogKey())
-			a.arg(t.member(), t.AppID, t.requestPrefix(), role(t), flagText(t.WhenDown == Hold), t.CallbackURL)
+			a.key(t.names.standing, t.names.window, t.names.queue, t.names.ok, t.names.failed)
+			a.arg(t.names.member, t.AppID, t.names.requests, role(t), flagText(t.WhenDown == Hold), t.CallbackURL)
 		}
 		a.arg(len(g.events))
 		for _, ev := range g.events {
@@ -216,7 +217,7 @@ func (ac *accepted) put(a *argv, targets []*held) {
 	a.arg(ac.part, string(ev.kind), ev.author, ev.name, ev.messageID, ev.scope(), ev.body, wishes)
 	a.flag(ev.author != "")
 	if ev.author != "" {
-		a.key(ev.entity.controlKey(ev.author))
+		a.key(targets[0].names.controlOf(ev.author))
 	}
 	if ac.key == "" {
 		a.arg("")

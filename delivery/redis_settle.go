@@ -42,6 +42,7 @@ type settled struct {
 // settleCall settles one registration's outcomes, renews or takes its lease, and reads on.
 type settleCall struct {
 	id          RegID
+	names       *names
 	token       string
 	take        bool // a claim: the lease may be free
 	mayRest     bool // nothing else is under way: the lease may be given back
@@ -65,7 +66,7 @@ type settleCall struct {
 
 // settle carries out a batch of calls in one round trip.
 func (s *store) settle(calls []*settleCall) {
-	lists, bundled := bundles(s, calls, func(c *settleCall) health.Shard { return c.id.shard() })
+	lists, bundled := bundles(s, calls, func(c *settleCall) health.Shard { return c.names.shard })
 	pipeline := make([]scriptCall, len(bundled))
 	for i, list := range lists {
 		a := &argv{}
@@ -73,7 +74,7 @@ func (s *store) settle(calls []*settleCall) {
 		at := a.shards(list)
 		a.arg(len(bundled[i]))
 		for _, c := range bundled[i] {
-			a.arg(at[c.id.shard()])
+			a.arg(at[c.names.shard])
 			c.put(a)
 		}
 		pipeline[i] = scriptCall{a.keys, a.args}
@@ -97,24 +98,23 @@ func (s *store) settle(calls []*settleCall) {
 func shardHex(sh health.Shard) string { return strconv.FormatInt(int64(sh), 16) }
 
 func (c *settleCall) put(a *argv) {
-	id := c.id
-	a.key(id.regKey(), id.standingKey(), id.windowKey(), id.queueKey(), id.okLogKey(), id.errLogKey(),
-		toldKey(id.shard(), id.CompanyKey, EntryHandoff))
-	a.arg(id.CompanyKey, id.NetworkKey, id.ExternalID, id.member(), id.requestPrefix(), c.token)
+	id, n := c.id, c.names
+	a.key(n.reg, n.standing, n.window, n.queue, n.ok, n.failed, n.told)
+	a.arg(id.CompanyKey, id.NetworkKey, id.ExternalID, n.member, n.requests, c.token)
 	a.flag(c.take)
 	a.flag(c.mayRest)
 	a.flag(c.trialFailed)
 	a.arg(c.ramp, c.cursor, c.max, c.maxBytes, id.AppID, len(c.outcomes))
 	for i := range c.outcomes {
-		c.outcomes[i].put(a, id)
+		c.outcomes[i].put(a, n)
 	}
 	a.arg(len(c.owners))
 	for _, author := range c.owners {
-		a.key(id.controlKey(author))
+		a.key(n.controlOf(author))
 	}
 }
 
-func (d *settled) put(a *argv, id RegID) {
+func (d *settled) put(a *argv, n *names) {
 	kind := -1
 	if d.counts {
 		kind = d.o.class.Index()
@@ -134,7 +134,7 @@ func (d *settled) put(a *argv, id RegID) {
 		if d.fate == InMaintenance {
 			kind = MaintenanceHandoff
 		}
-		a.key(id.controlKey(d.ev.author))
+		a.key(n.controlOf(d.ev.author))
 		a.arg(d.ev.author, d.ev.name, d.ev.messageID, d.ev.scope(), string(kind), kind.Tag())
 	}
 }

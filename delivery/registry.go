@@ -70,7 +70,7 @@ func (c *Carrier) replaced(r Registration, old *held) *held {
 	if !r.DebugUntil.After(now) {
 		r.DebugUntil = time.Time{}
 	}
-	h := &held{Registration: r, secret: r.Credentials.Secret}
+	h := &held{Registration: r, names: r.names(), secret: r.Credentials.Secret}
 	h.Credentials.Secret = ""
 	if old == nil {
 		return h

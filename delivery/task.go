@@ -107,7 +107,7 @@ func (c *Carrier) try(ctx context.Context, t *task, r health.Reading) (o outcome
 	}
 	now := c.store.now()
 	p := call{
-		url: t.reg.CallbackURL, body: body, eventID: t.reg.eventPrefix() + t.part, requestID: t.reg.requestPrefix() + t.part, try: t.tries + 1,
+		url: t.reg.CallbackURL, body: body, eventID: t.reg.names.events + t.part, requestID: t.reg.names.requests + t.part, try: t.tries + 1,
 		timestamp: now.Unix(), timeout: c.timeout(t), creds: t.reg.Credentials,
 	}
 	p.creds.Secret = t.reg.secret

@@ -10,6 +10,7 @@ import (
 // held is a registration as this replica uses it: with its secrets opened.
 type held struct {
 	Registration
+	names     *names
 	secret    Secret
 	oldSecret Secret // signs beside secret until oldUntil
 	oldUntil  time.Time
@@ -70,13 +71,13 @@ func (s *Sealer) unpack(data string) (*held, error) {
 	if err := json.Unmarshal([]byte(data), &st); err != nil {
 		return nil, fmt.Errorf("decode registration: %w", err)
 	}
-	h := &held{Registration: st.Registration, oldUntil: st.OldUntil}
+	h := &held{Registration: st.Registration, names: st.Registration.names(), oldUntil: st.OldUntil}
 	h.Credentials.Secret = ""
 	var err error
-	if h.secret, err = s.open(st.Sealed, h.member(), secretField); err != nil {
+	if h.secret, err = s.open(st.Sealed, h.names.member, secretField); err != nil {
 		return nil, err
 	}
-	if h.oldSecret, err = s.open(st.OldSealed, h.member(), secretField); err != nil {
+	if h.oldSecret, err = s.open(st.OldSealed, h.names.member, secretField); err != nil {
 		return nil, err
 	}
 	return h, nil
