@@ -19,10 +19,14 @@ local function unpacked(s)
   return t
 end
 
+-- Trailing zeros are left out: a bot that never fails has short fields.
 local function packed(...)
-  local t = {...}
-  for i = 1, #t do t[i] = num(t[i]) end
-  return table.concat(t, ' ')
+  local t, last = {...}, 1
+  for i = 1, #t do
+    if t[i] ~= 0 then last = i end
+  end
+  for i = 1, last do t[i] = num(t[i]) end
+  return table.concat(t, ' ', 1, last)
 end
 
 -- Drops the slots that have left, and finds the oldest one that remains.
@@ -39,7 +43,7 @@ local function window_expire(w)
       local t = values[i] and unpacked(values[i])
       if t and t[1] == abs then
         if abs > edge then oldest = abs; break end
-        for c = 1, KINDS do w.n[c] = w.n[c] - t[c + 1] end
+        for c = 1, KINDS do w.n[c] = w.n[c] - (t[c + 1] or 0) end
         w.gone[#w.gone + 1] = fields[i]
       end
     end
@@ -59,8 +63,8 @@ local function window_open(key, now, span)
   if sum then
     local t = unpacked(sum)
     if t[1] == span then
-      w.at, w.oldest = t[2], t[3]
-      for c = 1, KINDS do w.n[c] = t[3 + c] end
+      w.at, w.oldest = t[2], t[3] or 0
+      for c = 1, KINDS do w.n[c] = t[3 + c] or 0 end
     else
       w.reset = true -- the window's length was changed: the old slots mean nothing now
     end
@@ -101,8 +105,8 @@ local function window_close(w)
     local old = w.present
     if w.read ~= w.slot then old = redis.call('HGET', w.key, field) end -- the clock stepped back
     local t = old and unpacked(old)
-    if not t or t[1] ~= w.slot then t = {w.slot, 0, 0, 0, 0, 0, 0, 0, 0, 0} end
-    for c = 1, KINDS do t[c + 1] = t[c + 1] + (w.add[c] or 0) end
+    if not t or t[1] ~= w.slot then t = {w.slot} end
+    for c = 1, KINDS do t[c + 1] = (t[c + 1] or 0) + (w.add[c] or 0) end
     set = {field, packed(unpack(t))}
   end
   w.at = w.slot
@@ -110,9 +114,12 @@ local function window_close(w)
   redis.call('PEXPIRE', w.key, num(w.span * 2))
 end
 
--- The counts as strings: a, f1 … f8.
+-- The counts as strings: a, f1 … f8, without trailing zeros.
 local function window_counts(w)
-  local t = {}
-  for c = 1, KINDS do t[c] = num(w.n[c]) end
+  local t, last = {}, 1
+  for c = 1, KINDS do
+    if w.n[c] ~= 0 then last = c end
+  end
+  for c = 1, last do t[c] = num(w.n[c]) end
   return t
 end
