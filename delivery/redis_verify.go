@@ -1,0 +1,304 @@
+package delivery
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/pulsegate/pulsegate/health"
+	"github.com/redis/go-redis/v9"
+)
+
+//go:embed verify.lua
+var verifyLua string
+
+// VerifyConfig is what Verify needs.
+type VerifyConfig struct {
+	Client   redis.UniversalClient         // as a Carrier's
+	Progress func(what string, done int64) // is told how far it has come, often; nil: nobody is
+}
+
+const (
+	verifyBatch = 64   // registrations in one round trip
+	verifyPage  = 64   // events of a queue in one step
+	verifyScan  = 1000 // names in one step of a scan
+	verifyLooks = 3    // at something that moves
+)
+
+// Verify holds everything in the store against everything else: of every registration the ledger (accepted is the sum of the fates and
+// of what is queued), the queue, the window, its place in due and judge and in the indexes; then the outbox, and keys that nobody has.
+// It changes nothing, and gateways may go on meanwhile: what must balance is read in one step of Redis, and what lies elsewhere is looked at
+// again before it is found missing. That somebody comes late is a finding only while a gateway runs. It needs no key: secrets stay sealed.
+//
+// The counters of a registration go with it when it is deleted and the last of its events has its fate, so the sums are those of the
+// registrations that are there, not of all time.
+//
+// An error says that the store could not be read, not that something is wrong with it.
+func Verify(ctx context.Context, cfg VerifyConfig) (Verification, error) {
+	v := &verifier{
+		store: &store{client: cfg.Client}, script: redis.NewScript(health.Lua() + verifyLua), progress: cfg.Progress,
+		found: map[RegID]bool{}, indexes: map[string]bool{}, told: map[string]bool{},
+		result: Verification{Fates: map[Fate]int64{}, Findings: []Finding{}},
+	}
+	if v.progress == nil {
+		v.progress = func(string, int64) {}
+	}
+	for _, step := range []func(context.Context) error{v.begin, v.scanKeys, v.scanShards, v.scanIndexes, v.registrations, v.outbox} {
+		if err := step(ctx); err != nil {
+			return Verification{}, fmt.Errorf("verify store: %w", err)
+		}
+	}
+	v.finish()
+	return v.result, nil
+}
+
+// verifier is one verification under way. Not safe for concurrent use.
+type verifier struct {
+	store    *store // its client and its pipeline
+	script   *redis.Script
+	progress func(string, int64)
+
+	found      map[RegID]bool // every registration that anything names
+	indexes    map[string]bool
+	told       map[string]bool
+	registered [health.Shards]int64
+	totals     [health.Shards]string // the numbers of registrations as they were noted before
+	result     Verification
+}
+
+func (v *verifier) find(c Check, of, problem string) {
+	v.result.Findings = append(v.result.Findings, Finding{Check: c, Of: of, Problem: problem})
+}
+
+func (v *verifier) warn(c Check, of, problem string) {
+	v.result.Findings = append(v.result.Findings, Finding{Check: c, Of: of, Problem: problem, Warning: true})
+}
+
+// finish puts the findings in order.
+func (v *verifier) finish() {
+	slices.SortStableFunc(v.result.Findings, func(a, b Finding) int {
+		if a.Check != b.Check {
+			return slices.Index(Checks(), a.Check) - slices.Index(Checks(), b.Check)
+		}
+		return strings.Compare(a.Of+"\n"+a.Problem, b.Of+"\n"+b.Problem)
+	})
+}
+
+// begin looks at what this Redis is, and counts the gateways by the channels that they listen on.
+func (v *verifier) begin(ctx context.Context) error {
+	shards, err := v.store.client.Get(ctx, "pg:shards").Result()
+	switch {
+	case errors.Is(err, redis.Nil):
+		v.warn(CheckLeftover, "pg:shards", "it is not there: no gateway has ever worked on this Redis")
+	case err != nil:
+		return err
+	case shards != strconv.Itoa(health.Shards):
+		return fmt.Errorf("this Redis holds data in %s shards, and %d are known here", shards, health.Shards)
+	}
+	channels := map[string]bool{}
+	err = v.onMasters(ctx, func(ctx context.Context, server redis.Cmdable) error {
+		list, err := server.PubSubChannels(ctx, "pg:wake:*").Result()
+		if err != nil && ctx.Err() == nil {
+			return nil // not every user may ask: then nobody is known to run
+		}
+		for _, c := range list {
+			channels[c] = true
+		}
+		return err
+	})
+	v.result.Gateways = len(channels)
+	return errors.Join(err, v.script.Load(ctx, v.store.client).Err())
+}
+
+// registrations verifies every registration that was found.
+func (v *verifier) registrations(ctx context.Context) error {
+	ids := slices.SortedFunc(maps.Keys(v.found), func(a, b RegID) int { return strings.Compare(a.member(), b.member()) })
+	done := int64(0)
+	for batch := range slices.Chunk(ids, verifyBatch) {
+		list, err := v.read(ctx, batch)
+		if err != nil {
+			return err
+		}
+		for _, f := range list {
+			if f, err = v.lookAgain(ctx, f); err != nil {
+				return err
+			}
+			v.count(f)
+		}
+		done += int64(len(batch))
+		v.progress("registrations", done)
+	}
+	return v.checkTotals(ctx)
+}
+
+// count adds a registration to the sums.
+func (v *verifier) count(f facts) {
+	v.result.Findings = append(v.result.Findings, f.findings(v.result.Gateways > 0)...)
+	if f.registered {
+		v.registered[f.id.shard()]++
+	}
+	if !f.counts() {
+		return
+	}
+	v.result.Registrations++
+	v.result.Accepted += f.number("c:accepted")
+	v.result.Queued += f.waiting
+	for fate, n := range f.fates() {
+		v.result.Fates[fate] += n
+	}
+	if !f.measured {
+		v.result.Unmeasured++
+	}
+}
+
+// checkTotals holds the numbers of registrations to what is noted, unless it has changed meanwhile.
+func (v *verifier) checkTotals(ctx context.Context) error {
+	for sh := range health.Shard(health.Shards) {
+		noted, err := v.store.client.HGet(ctx, hashesKey(sh), "#").Result()
+		if err != nil && !errors.Is(err, redis.Nil) {
+			return err
+		}
+		if n := toInt(noted); noted == v.totals[sh] && n != v.registered[sh] {
+			v.warn(CheckIndex, hashesKey(sh), fmt.Sprintf("%d registrations are noted, %d are there: the metrics count wrong", n, v.registered[sh]))
+		}
+	}
+	return nil
+}
+
+// read reads registrations, each in one step, and after that their places in the indexes, which lie in other slots.
+func (v *verifier) read(ctx context.Context, ids []RegID) ([]facts, error) {
+	list := make([]facts, len(ids))
+	calls := make([]scriptCall, len(ids))
+	for i, id := range ids {
+		calls[i] = verifyCall(id, "", 0)
+	}
+	replies, errs := v.store.pipeline(v.script, calls)
+	for i, id := range ids {
+		p, err := readPage(id, replies[i], errs[i])
+		if err != nil {
+			return nil, err
+		}
+		list[i] = p.facts
+		list[i].measured = p.waiting == 0
+	}
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	pipe := v.store.client.Pipeline()
+	var inApp, inCompany []*redis.BoolCmd
+	for _, id := range ids {
+		inApp = append(inApp, pipe.SIsMember(ctx, appIndexKey(id.CompanyKey, id.AppID), id.member()))
+		inCompany = append(inCompany, pipe.SIsMember(ctx, companyIndexKey(id.CompanyKey), id.member()))
+	}
+	if err := execute(ctx, pipe); err != nil {
+		return nil, err
+	}
+	for i := range list {
+		list[i].inApp, list[i].inCompany = inApp[i].Val(), inCompany[i].Val()
+	}
+	return list, nil
+}
+
+// lookAgain makes sure of what lies in other slots, and measures the queue. An index is written before a registration and removed after it:
+// what is missing there while the entity stays at one version is missing.
+func (v *verifier) lookAgain(ctx context.Context, f facts) (facts, error) {
+	for looks := 0; !f.indexed(); looks++ {
+		again, err := v.read(ctx, []RegID{f.id})
+		if err != nil {
+			return f, err
+		}
+		if again[0].version == f.version {
+			break
+		}
+		if f = again[0]; looks == verifyLooks { // it changes all the time: nothing can be said
+			f.inApp, f.inCompany = f.registered, f.registered
+		}
+	}
+	if f.measured || !f.counts() {
+		return f, nil
+	}
+	return v.measure(ctx, f)
+}
+
+// measure adds up the bytes of a queue, a page at a time. It begins again when the queue has moved, and gives up on one that moves all
+// the time.
+func (v *verifier) measure(ctx context.Context, f facts) (facts, error) {
+	for range verifyLooks {
+		first, err := v.page(ctx, f.id, "")
+		if err != nil {
+			return f, err
+		}
+		p, bytes := first, first.pageBytes
+		for p.pageEvents == verifyPage && p.still(first) {
+			if p, err = v.page(ctx, f.id, p.last); err != nil {
+				return f, err
+			}
+			bytes += p.pageBytes
+		}
+		first.inApp, first.inCompany = f.inApp, f.inCompany
+		f = first.facts
+		if p.still(first) {
+			f.bytes, f.measured = bytes, true
+			return f, nil
+		}
+	}
+	return f, nil
+}
+
+// page is a registration's facts with one page of its queue.
+type page struct {
+	facts
+	pageEvents int
+	pageBytes  int64
+	last       string // id of the page's last event
+}
+
+// still says that nothing has come to the queue or left it since another page was read.
+func (p page) still(since page) bool {
+	return p.waiting == since.waiting && p.number("c:accepted") == since.number("c:accepted")
+}
+
+func (v *verifier) page(ctx context.Context, id RegID, cursor string) (page, error) {
+	if err := ctx.Err(); err != nil {
+		return page{}, err
+	}
+	replies, errs := v.store.pipeline(v.script, []scriptCall{verifyCall(id, cursor, verifyPage)})
+	return readPage(id, replies[0], errs[0])
+}
+
+func verifyCall(id RegID, cursor string, count int) scriptCall {
+	sh := id.shard()
+	return scriptCall{
+		[]string{id.regKey(), id.standingKey(), id.windowKey(), id.queueKey(), dueKey(sh), judgeKey(sh), hashesKey(sh)},
+		[]any{id.AppID, id.member(), digest(id.member()), cursor, count},
+	}
+}
+
+func readPage(id RegID, reply []any, err error) (page, error) {
+	if err == nil && len(reply) != 13 {
+		err = fmt.Errorf("reply of %d parts", len(reply))
+	}
+	if err != nil {
+		return page{}, fmt.Errorf("read registration %s: %w", id.member(), err)
+	}
+	return page{
+		facts: facts{
+			id: id, at: toInt(reply[0]), version: toText(reply[1]), registered: toInt(reply[2]) == 1, deleted: toInt(reply[3]) == 1,
+			name: toText(reply[4]), due: toInt(reply[5]), judged: toInt(reply[6]), standing: toFields(reply[7]), window: toFields(reply[8]),
+			waiting: toInt(reply[9]),
+		},
+		pageEvents: int(toInt(reply[10])), pageBytes: toInt(reply[11]), last: toText(reply[12]),
+	}, nil
+}
+
+func toFields(v any) map[string]string {
+	flat, fields := toTexts(v), map[string]string{}
+	for i := 0; i+1 < len(flat); i += 2 {
+		fields[flat[i]] = flat[i+1]
+	}
+	return fields
+}
