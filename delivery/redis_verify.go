@@ -48,9 +48,19 @@ func Verify(ctx context.Context, cfg VerifyConfig) (Verification, error) {
 	if v.progress == nil {
 		v.progress = func(string, int64) {}
 	}
-	for _, step := range []func(context.Context) error{v.begin, v.scanKeys, v.scanShards, v.scanIndexes, v.registrations, v.outbox} {
-		if err := step(ctx); err != nil {
-			return Verification{}, fmt.Errorf("verify store: %w", err)
+	for _, step := range []struct {
+		name string
+		do   func(context.Context) error
+	}{
+		{"begin", v.begin},
+		{"find keys", v.scanKeys},
+		{"find registrations", v.scanShards},
+		{"read indexes", v.scanIndexes},
+		{"verify registrations", v.registrations},
+		{"verify outbox", v.outbox},
+	} {
+		if err := step.do(ctx); err != nil {
+			return Verification{}, fmt.Errorf("verify store: %s: %w", step.name, err)
 		}
 	}
 	v.finish()
@@ -124,10 +134,10 @@ func (v *verifier) registrations(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if err := v.readIndexes(ctx, list); err != nil {
+			return err
+		}
 		for _, f := range list {
-			if f, err = v.lookAgain(ctx, f); err != nil {
-				return err
-			}
 			v.count(f)
 		}
 		done += int64(len(batch))
@@ -170,76 +180,76 @@ func (v *verifier) checkTotals(ctx context.Context) error {
 	return nil
 }
 
-// read reads registrations, each in one step, and after that their places in the indexes, which lie in other slots.
+// read reads registrations, each in one step, and measures their queues.
 func (v *verifier) read(ctx context.Context, ids []RegID) ([]facts, error) {
-	list := make([]facts, len(ids))
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	calls := make([]scriptCall, len(ids))
 	for i, id := range ids {
 		calls[i] = verifyCall(id, "", 0)
 	}
 	replies, errs := v.store.pipeline(v.script, calls)
+	list := make([]facts, len(ids))
 	for i, id := range ids {
 		p, err := readPage(id, replies[i], errs[i])
 		if err != nil {
 			return nil, err
 		}
 		list[i] = p.facts
-		list[i].measured = p.waiting == 0
-	}
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
-	defer cancel()
-	pipe := v.store.client.Pipeline()
-	var inApp, inCompany []*redis.BoolCmd
-	for _, id := range ids {
-		inApp = append(inApp, pipe.SIsMember(ctx, appIndexKey(id.CompanyKey, id.AppID), id.member()))
-		inCompany = append(inCompany, pipe.SIsMember(ctx, companyIndexKey(id.CompanyKey), id.member()))
-	}
-	if err := execute(ctx, pipe); err != nil {
-		return nil, err
-	}
-	for i := range list {
-		list[i].inApp, list[i].inCompany = inApp[i].Val(), inCompany[i].Val()
+		if list[i].measured = p.waiting == 0; list[i].measured || !list[i].counts() {
+			continue
+		}
+		if list[i], err = v.measure(ctx, id); err != nil {
+			return nil, err
+		}
 	}
 	return list, nil
 }
 
-// lookAgain makes sure of what lies in other slots, and measures the queue. An index is written before a registration and removed after it:
-// what is missing there while the entity stays at one version is missing.
-func (v *verifier) lookAgain(ctx context.Context, f facts) (facts, error) {
-	for looks := 0; !f.indexed(); looks++ {
-		again, err := v.read(ctx, []RegID{f.id})
-		if err != nil {
-			return f, err
+// readIndexes reads the places of registrations in the indexes, which lie in other slots. They are written before a registration and
+// removed after it: what is missing there while the entity stays at one version is missing, and of what changes nothing can be said.
+func (v *verifier) readIndexes(ctx context.Context, list []facts) error {
+	pipe := v.store.client.Pipeline()
+	var inApp, inCompany []*redis.BoolCmd
+	for _, f := range list {
+		inApp = append(inApp, pipe.SIsMember(ctx, appIndexKey(f.id.CompanyKey, f.id.AppID), f.id.member()))
+		inCompany = append(inCompany, pipe.SIsMember(ctx, companyIndexKey(f.id.CompanyKey), f.id.member()))
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		return fmt.Errorf("read indexes: %w", err)
+	}
+	for i := range list {
+		f := &list[i]
+		if f.inApp, f.inCompany = inApp[i].Val(), inCompany[i].Val(); f.indexed() {
+			continue
 		}
-		if again[0].version == f.version {
-			break
+		version, err := v.store.client.HGet(ctx, f.id.regKey(), "ver").Result()
+		if err != nil && !errors.Is(err, redis.Nil) {
+			return fmt.Errorf("read version: %w", err)
 		}
-		if f = again[0]; looks == verifyLooks { // it changes all the time: nothing can be said
+		if version != f.version && (version != "" || f.version != "0") {
 			f.inApp, f.inCompany = f.registered, f.registered
 		}
 	}
-	if f.measured || !f.counts() {
-		return f, nil
-	}
-	return v.measure(ctx, f)
+	return nil
 }
 
 // measure adds up the bytes of a queue, a page at a time. It begins again when the queue has moved, and gives up on one that moves all
 // the time.
-func (v *verifier) measure(ctx context.Context, f facts) (facts, error) {
+func (v *verifier) measure(ctx context.Context, id RegID) (f facts, err error) {
 	for range verifyLooks {
-		first, err := v.page(ctx, f.id, "")
+		first, err := v.page(ctx, id, "")
 		if err != nil {
 			return f, err
 		}
 		p, bytes := first, first.pageBytes
 		for p.pageEvents == verifyPage && p.still(first) {
-			if p, err = v.page(ctx, f.id, p.last); err != nil {
+			if p, err = v.page(ctx, id, p.last); err != nil {
 				return f, err
 			}
 			bytes += p.pageBytes
 		}
-		first.inApp, first.inCompany = f.inApp, f.inCompany
 		f = first.facts
 		if p.still(first) {
 			f.bytes, f.measured = bytes, true

@@ -42,20 +42,33 @@ func pages(scan func(cursor uint64) *redis.ScanCmd, use func(page []string) erro
 	}
 }
 
-// hashPages gives every page of a hash to use: names and values in turn.
-func (v *verifier) hashPages(ctx context.Context, key string, use func(page []string) error) error {
-	return pages(func(cursor uint64) *redis.ScanCmd { return v.store.client.HScan(ctx, key, cursor, "", verifyScan) }, use)
+// hashPages gives a hash to use, a few fields at a time: names and values in turn.
+func (v *verifier) hashPages(ctx context.Context, key string, use func(few []string) error) error {
+	scan := func(cursor uint64) *redis.ScanCmd { return v.store.client.HScan(ctx, key, cursor, "", verifyScan) }
+	return pages(scan, func(page []string) error {
+		for few := range slices.Chunk(page, 2*verifyBatch) {
+			if err := use(few); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
-// memberPages gives every page of a sorted set to use: members alone.
+// memberPages gives a sorted set to use, a few members at a time.
 func (v *verifier) memberPages(ctx context.Context, key string, use func(members []string) error) error {
 	scan := func(cursor uint64) *redis.ScanCmd { return v.store.client.ZScan(ctx, key, cursor, "", verifyScan) }
 	return pages(scan, func(page []string) error {
-		members := make([]string, 0, len(page)/2)
-		for i := 0; i < len(page); i += 2 {
-			members = append(members, page[i])
+		for few := range slices.Chunk(page, 2*verifyBatch) {
+			var members []string
+			for i := 0; i < len(few); i += 2 {
+				members = append(members, few[i])
+			}
+			if err := use(members); err != nil {
+				return err
+			}
 		}
-		return use(members)
+		return nil
 	})
 }
 
@@ -181,16 +194,12 @@ func (v *verifier) outbox(ctx context.Context) error {
 // entriesOf verifies that there is an entry behind every id of a set.
 func (v *verifier) entriesOf(ctx context.Context, set, data string) error {
 	return v.memberPages(ctx, set, func(ids []string) error {
-		pipe := v.store.client.Pipeline()
-		there := make([]*redis.BoolCmd, len(ids))
-		for i, id := range ids {
-			there[i] = pipe.HExists(ctx, data, id)
-		}
-		if err := execute(ctx, pipe); err != nil {
+		texts, err := v.store.client.HMGet(ctx, data, ids...).Result()
+		if err != nil {
 			return err
 		}
 		for i, id := range ids {
-			if there[i].Val() {
+			if texts[i] != nil {
 				continue
 			}
 			in, text, err := v.entry(ctx, set, data, id)
@@ -208,61 +217,53 @@ func (v *verifier) entriesOf(ctx context.Context, set, data string) error {
 // pendingEntries verifies that whoever takes entries will find every one that is pending.
 func (v *verifier) pendingEntries(ctx context.Context, sh health.Shard) error {
 	data := outDataKey(sh)
-	return v.hashPages(ctx, data, func(page []string) error {
-		pipe := v.store.client.Pipeline()
-		waits := map[int]*redis.FloatCmd{} // by place in the page
-		sets := map[int]string{}
-		for i := 0; i+1 < len(page); i += 2 {
+	return v.hashPages(ctx, data, func(few []string) error {
+		texts, waiting := map[string]string{}, map[string][]string{} // id -> JSON, set -> ids
+		for i := 0; i+1 < len(few); i += 2 {
 			var e Entry
-			if err := json.Unmarshal([]byte(page[i+1]), &e); err != nil {
-				v.find(CheckOutbox, page[i], "the entry in "+data+" cannot be read")
+			if err := json.Unmarshal([]byte(few[i+1]), &e); err != nil {
+				v.find(CheckOutbox, few[i], "the entry in "+data+" cannot be read")
 			} else if e.State == EntryPending {
-				sets[i] = entryKey(sh, e.Kind)
-				waits[i] = pipe.ZScore(ctx, sets[i], page[i])
+				set := entryKey(sh, e.Kind)
+				texts[few[i]], waiting[set] = few[i+1], append(waiting[set], few[i])
 			}
 		}
-		if err := execute(ctx, pipe); err != nil {
-			return err
-		}
-		for i, wait := range waits {
-			if wait.Err() == nil {
-				continue
-			}
-			in, text, err := v.entry(ctx, sets[i], data, page[i])
-			if err != nil {
+		for set, ids := range waiting {
+			if err := v.waitingEntries(ctx, set, data, ids, texts); err != nil {
 				return err
-			}
-			if !in && text == page[i+1] {
-				v.find(CheckOutbox, page[i], "the entry is pending, but does not stand in "+sets[i]+": nobody will take it up")
 			}
 		}
 		return nil
 	})
 }
 
+// waitingEntries verifies that the entries that are pending, as their texts say, stand in the set that they are taken from.
+func (v *verifier) waitingEntries(ctx context.Context, set, data string, ids []string, texts map[string]string) error {
+	scores, err := v.store.client.ZMScore(ctx, set, ids...).Result()
+	if err != nil {
+		return err
+	}
+	for i, id := range ids {
+		if scores[i] != 0 {
+			continue
+		}
+		in, text, err := v.entry(ctx, set, data, id)
+		if err != nil {
+			return err
+		}
+		if !in && text == texts[id] {
+			v.find(CheckOutbox, id, "the entry is pending, but does not stand in "+set+": nobody will take it up")
+		}
+	}
+	return nil
+}
+
 // entry reads in one step whether an entry stands in a set, and its JSON; "": there is none.
 func (v *verifier) entry(ctx context.Context, set, data, id string) (in bool, text string, err error) {
 	pipe := v.store.client.TxPipeline()
 	score, entry := pipe.ZScore(ctx, set, id), pipe.HGet(ctx, data, id)
-	if err := execute(ctx, pipe); err != nil {
+	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
 		return false, "", err
 	}
 	return score.Err() == nil, entry.Val(), nil
-}
-
-// execute carries out a pipeline, for which it is no error that something is not there.
-func execute(ctx context.Context, pipe redis.Pipeliner) error {
-	if pipe.Len() == 0 {
-		return nil
-	}
-	commands, err := pipe.Exec(ctx)
-	for _, c := range commands {
-		if c.Err() != nil && !errors.Is(c.Err(), redis.Nil) {
-			return c.Err()
-		}
-	}
-	if errors.Is(err, redis.Nil) {
-		return nil
-	}
-	return err
 }

@@ -319,6 +319,61 @@ func TestVerifyFindsWorkThatARunningGatewayLeavesLying(t *testing.T) {
 	})
 }
 
+func TestVerifyFindsNothingWhileEverythingMoves(t *testing.T) {
+	onBothStores(t, func(t *testing.T, client redis.UniversalClient) {
+		b := newBot(t)
+		b.answers(func(r request) int {
+			if r.event["n"].(float64) > 150 {
+				return http.StatusInternalServerError
+			}
+			return http.StatusAccepted
+		})
+		one, two := startReplica(t, client, b, quick), startReplica(t, client, b, quick)
+		ctx, cancel := context.WithCancel(t.Context())
+		var moving sync.WaitGroup
+		for i := range 5 {
+			ext, r := fmt.Sprint("e", i), one
+			if i%2 == 0 {
+				r = two
+			}
+			reg := registration(ext, "app", func(r *delivery.Registration) {
+				if i%3 == 0 {
+					r.WhenDown = delivery.Hold
+				}
+			})
+			require.NoError(t, r.Create(t.Context(), reg))
+			moving.Go(func() {
+				for n := 0; ctx.Err() == nil; n++ {
+					r.Accept(ctx, "acme", []delivery.Incoming{message(ext, fmt.Sprint("a", n%5), n)})
+					switch {
+					case i == 0 && n%20 == 0:
+						_ = r.Delete(ctx, reg.RegID)
+						_ = r.Create(ctx, reg)
+					case i == 1 && n%15 == 0:
+						_ = r.SetMode(ctx, reg.RegID, []delivery.Mode{delivery.Maintenance, delivery.Live}[n/15%2])
+					}
+					pause := time.NewTimer(5 * time.Millisecond)
+					<-pause.C
+				}
+			})
+		}
+		for began := time.Now(); time.Since(began) < 1500*time.Millisecond; {
+			v := verify(t, client)
+			for _, f := range v.Findings {
+				require.True(t, f.Warning, "%+v", f)
+			}
+			require.Equal(t, 2, v.Gateways)
+			pause := time.NewTimer(30 * time.Millisecond)
+			<-pause.C
+		}
+		cancel()
+		moving.Wait()
+		one.stop()
+		two.stop()
+		require.True(t, verify(t, client).Balanced())
+	})
+}
+
 func TestVerifyMeasuresLongQueues(t *testing.T) {
 	onBothStores(t, func(t *testing.T, client redis.UniversalClient) {
 		b := newBot(t)
