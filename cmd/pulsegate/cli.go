@@ -8,11 +8,12 @@ import (
 
 // commandLine is every command and every flag; --help prints it.
 type commandLine struct {
-	Serve serveCommand `cmd:"" help:"Run the gateway."`
-	Token tokenCommand `cmd:"" help:"Make a token with the key file and print it, alone."`
-	Bot   botCommand   `cmd:"" help:"Run a sample bot that prints what it gets."`
-	Demo  demoCommand  `cmd:"" help:"Watch three bots, one of them dying, in half a minute; ends by itself."`
-	Bench benchCommand `cmd:"" help:"Measure the gateway beside a bare relay on this machine; ends by itself."`
+	Serve  serveCommand  `cmd:"" help:"Run the gateway."`
+	Token  tokenCommand  `cmd:"" help:"Make a token with the key file and print it, alone."`
+	Bot    botCommand    `cmd:"" help:"Run a sample bot that prints what it gets."`
+	Demo   demoCommand   `cmd:"" help:"Watch three bots, one of them dying, in half a minute; ends by itself."`
+	Bench  benchCommand  `cmd:"" help:"Measure the gateway beside a bare relay on this machine; ends by itself."`
+	Verify verifyCommand `cmd:"" help:"Check that every accepted event has its fate or is queued; exits with 1 and what is wrong, if something is."`
 
 	BenchRelay benchRelayCommand `cmd:"" hidden:"" help:"Run the bare relay of a bench."`
 	BenchBots  benchBotsCommand  `cmd:"" hidden:"" help:"Run the bots of a bench."`
