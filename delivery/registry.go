@@ -145,7 +145,10 @@ func (c *Carrier) change(ctx context.Context, id RegID, decide func(*view, *held
 		}
 		c.wake(id)
 		c.changed()
-		_, err = c.viewOf(ctx, id.Entity, true)
+		v, err = c.viewOf(ctx, id.Entity, true)
+		if err == nil && next == nil && v.find(id.AppID) != nil { // created anew while we took it out of the indexes
+			err = c.store.addIndex(ctx, id)
+		}
 		return err
 	}
 	return unavailable("change registration", fmt.Errorf("others kept changing it"))

@@ -102,6 +102,10 @@ end
 local function group(g)
   local r = reg_open(g.st, g.win, g.member, now, span, g.s)
   local holder = get(r, 'lo')
+  if g.take and get(r, 'n') == '' then -- deleted a moment ago: there is nothing to hold
+    redis.call('ZREM', g.s.due, g.member)
+    return {'lost'}
+  end
   if holder ~= g.token and not (g.take and (holder == '' or number(r, 'le') < now)) then return {'lost'} end
   for _, o in ipairs(g.outcomes) do settle(g, r, o) end
   for key, day in pairs({[g.okLog] = 'do', [g.errLog] = 'de'}) do

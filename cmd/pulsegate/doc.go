@@ -1,6 +1,6 @@
 // Command pulsegate is the gateway as one binary: flags and environment, construction from the bottom up, ordered stop.
 //
-// Commands are serve (the gateway), token, bot (a sample bot), demo (a day of a bot's life in half a minute) and bench (the
+// Commands are serve (the gateway), token, bot (a sample bot), demo (a bot's life in half a minute), verify (the ledger of a store) and bench (the
 // gateway beside a bare relay). `pulsegate --help` and `pulsegate <command> --help` are the reference; every flag has an
 // environment variable PULSEGATE_<FLAG>.
 //

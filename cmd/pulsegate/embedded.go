@@ -16,7 +16,13 @@ func embeddedStore(banner io.Writer) *store {
 	server.ClockTTL(true) // keys expire as real time passes
 	options := baseOptions()
 	options.Addrs = []string{"in-process:0"} // a name for messages; no port is open
-	options.Dialer = func(context.Context, string, string) (net.Conn, error) { return server.Dial() }
+	options.Dialer = func(context.Context, string, string) (net.Conn, error) {
+		conn, err := server.Dial()
+		if err != nil {
+			return nil, err
+		}
+		return newRoomyPipe(conn), nil
+	}
 	client := redis.NewUniversalClient(options)
 	_, _ = fmt.Fprint(banner, `
   ****************************************************************************
