@@ -170,6 +170,7 @@ for i = 1, tonumber(A()) do
     for n, t in ipairs(g.targets) do
       local r = R[t.st]
       if r and r.claimed then
+        r.claimed = false -- one lane for one lease
         states[n] = {get(r, 'lo'), '1', reg_standing(r), table.concat(window_counts(reg_window(r)), '\n'), get(r, 'cut'), get(r, 'cf'), get(r, 'qn')}
       elseif r then
         states[n] = {get(r, 'lo'), '0'}

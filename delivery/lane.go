@@ -41,8 +41,9 @@ type lane struct {
 	staged    []*task // start after the next reply
 	retries   []*task
 	outcomes  []settled
-	failing   bool // outcomes holds a failure: nothing starts before it is judged
-	trialFail bool
+	failing   bool  // outcomes holds a failure: nothing starts before it is judged
+	trialFail int64 // the number of the transition whose trial failed, or 0
+	born      time.Time
 	again     bool // what was heard is out of date: ask before anything starts
 	releasing bool // the lease ended, the process drains, or events are held: finish and give back
 	ramp      health.Ramp
@@ -103,7 +104,7 @@ func (c *Carrier) claim(id RegID) {
 }
 
 func (c *Carrier) newLane(id RegID, n *names, token string) *lane {
-	l := &lane{c: c, id: id, names: n, token: token, nudge: make(chan struct{}, 1), lines: lines{m: map[string]*line{}}}
+	l := &lane{c: c, id: id, names: n, token: token, born: time.Now(), nudge: make(chan struct{}, 1), lines: lines{m: map[string]*line{}}}
 	l.tryCtx, l.stopTries = context.WithCancel(c.tryCtx)
 	return l
 }
@@ -248,10 +249,13 @@ func (l *lane) conclude(t *task) {
 	if !t.debug {
 		l.ramp = l.ramp.Count(fate == Delivered, l.limit())
 		l.failing = l.failing || fate == Failed
-		l.trialFail = l.trialFail || t.trial && fate == Failed
+		if t.trial != 0 && fate == Failed {
+			l.trialFail = t.trial
+		}
 	}
-	if fate == Failed && t.trial && t.reg.WhenDown == Hold {
-		l.under-- // it stays at the head of the queue, without a fate
+	if fate == Failed && t.trial != 0 && t.reg.WhenDown == Hold {
+		l.under-- // it stays at the head of the queue, without a fate, and is read again from there
+		l.release()
 		return
 	}
 	l.finish(t, fate)
@@ -276,7 +280,7 @@ func (l *lane) mustSettle() bool {
 	l.mu.Unlock()
 	room, bytes := l.lines.room()
 	switch {
-	case len(l.outcomes) > 0, len(l.staged) > 0, again, l.take_, l.trialFail:
+	case len(l.outcomes) > 0, len(l.staged) > 0, again, l.take_, l.trialFail != 0:
 		return true
 	case more && room > 0 && bytes > 0 && !l.releasing:
 		return true

@@ -21,7 +21,10 @@ func (l *lane) settle() bool {
 		l.c.metrics.lost.Inc()
 		return true
 	}
-	l.take_, l.trialFail = false, l.trialFail && !call.trialFailed
+	l.take_ = false
+	if call.trialFailed != "" {
+		l.trialFail = 0
+	}
 	l.c.metrics.countSettled(call)
 	if call.handedOff > 0 {
 		l.c.changed()
@@ -60,10 +63,13 @@ func (l *lane) settleCall() *settleCall {
 	}
 	l.more, l.again = l.more && room == 0, false
 	l.mu.Unlock()
-	call := &settleCall{id: l.id, names: l.names, token: l.token, take: l.take_, trialFailed: l.trialFail && n == len(l.outcomes), cursor: l.cursor, outcomes: l.outcomes[:n:n]}
+	call := &settleCall{id: l.id, names: l.names, token: l.token, take: l.take_, cursor: l.cursor, outcomes: l.outcomes[:n:n]}
 	call.max, call.maxBytes, call.mayRest = room, bytes, rest
 	if l.known && l.ramp.Width != l.state.reading.Notes.RampWidth {
 		call.ramp = strconv.Itoa(l.ramp.Width)
+	}
+	if l.trialFail != 0 && n == len(l.outcomes) {
+		call.trialFailed = strconv.FormatInt(l.trialFail, 10)
 	}
 	for _, t := range l.staged {
 		call.owners = append(call.owners, t.author)
@@ -76,8 +82,8 @@ func (l *lane) storeAway(err error) bool {
 	l.mu.Lock()
 	l.more = true
 	l.mu.Unlock()
-	if l.c.tryCtx.Err() != nil || l.take_ {
-		return true // stopping, or the lease was never ours
+	if l.c.tryCtx.Err() != nil || l.take_ && time.Since(l.born) > leaseTime {
+		return true // stopping, or the lease was never ours; until then the reply that was lost may have given it
 	}
 	if l.backoff == 0 {
 		l.c.log.Warn("outcomes not stored yet", "registration", l.id.member(), "waiting", len(l.outcomes), "error", err)

@@ -28,7 +28,7 @@ func (l *lane) dispose(t *task) (disposal, Fate) {
 	case t.ev == nil:
 		t.last = outcome{class: health.Broken, message: "the stored event cannot be read"}
 		return settleAs, Failed
-	case st.State == health.Down && t.tries > 0 && !t.trial:
+	case st.State == health.Down && t.tries > 0 && t.trial == 0:
 		return settleAs, Failed // a second try that was pending when the bot became DOWN
 	case st.State == health.Down && l.paused():
 		if l.reg.WhenDown == Hold {
@@ -83,7 +83,7 @@ func (l *lane) stage() {
 
 // mayStart says whether what is known of the task is fresh enough to start without a round trip.
 func (l *lane) mayStart(t *task, now time.Time) bool {
-	if l.failing || l.trialFail || l.again || now.Sub(t.fresh) > freshFor || t.version != l.state.version || now.After(l.leaseEnd) {
+	if l.failing || l.trialFail != 0 || l.again || now.Sub(t.fresh) > freshFor || t.version != l.state.version || now.After(l.leaseEnd) {
 		return false
 	}
 	d, _ := l.dispose(t)
@@ -150,7 +150,9 @@ func (l *lane) launch() {
 func (l *lane) start(t *task) {
 	t.reg = l.reg
 	t.debug = l.c.store.now().Before(l.reg.DebugUntil)
-	t.trial = t.trial || l.state.reading.Standing.State == health.Down
+	if st := l.state.reading.Standing; st.State == health.Down && t.trial == 0 {
+		t.trial = st.Number
+	}
 	reading := l.state.reading
 	l.running++
 	l.tries.Go(func() {

@@ -125,16 +125,22 @@ type acceptGroup struct {
 }
 
 func groupAccepts(calls []*acceptCall) []*acceptGroup {
+	type version struct {
+		entity  Entity
+		version string
+	}
 	var groups []*acceptGroup
-	index := map[*view]*acceptGroup{}
+	index := map[version]*acceptGroup{}
 	for _, c := range calls {
 		for _, a := range c.events {
-			g := index[a.view]
+			at := version{a.ev.entity, a.view.version}
+			g := index[at]
 			if g == nil {
 				g = &acceptGroup{view: a.view, call: c}
-				index[a.view] = g
+				index[at] = g
 				groups = append(groups, g)
 			}
+			a.view = g.view // callers may have loaded the same version each for themselves
 			g.events = append(g.events, a)
 		}
 	}

@@ -44,9 +44,9 @@ type settleCall struct {
 	id          RegID
 	names       *names
 	token       string
-	take        bool // a claim: the lease may be free
-	mayRest     bool // nothing else is under way: the lease may be given back
-	trialFailed bool
+	take        bool   // a claim: the lease may be free
+	mayRest     bool   // nothing else is under way: the lease may be given back
+	trialFailed string // the number of the transition whose trial failed, or ""
 	ramp        string // the new width, or ""
 	cursor      string
 	max         int // events to read
@@ -66,6 +66,7 @@ type settleCall struct {
 
 // settle carries out a batch of calls in one round trip.
 func (s *store) settle(calls []*settleCall) {
+	shareReading(calls)
 	lists, bundled := bundles(s, calls, func(c *settleCall) health.Shard { return c.names.shard })
 	pipeline := make([]scriptCall, len(bundled))
 	for i, list := range lists {
@@ -95,6 +96,27 @@ func (s *store) settle(calls []*settleCall) {
 	}
 }
 
+// Of what one batch reads. A backlog on many registrations must not make one reply that comes too late.
+const (
+	batchEvents = 4096
+	batchBytes  = 8 << 20
+)
+
+// shareReading bounds what the calls of a batch read together; each may still read something.
+func shareReading(calls []*settleCall) {
+	readers := 0
+	for _, c := range calls {
+		if c.max > 0 {
+			readers++
+		}
+	}
+	for _, c := range calls {
+		if c.max > 0 {
+			c.max, c.maxBytes = min(c.max, max(1, batchEvents/readers)), min(c.maxBytes, batchBytes/readers)
+		}
+	}
+}
+
 func shardHex(sh health.Shard) string { return strconv.FormatInt(int64(sh), 16) }
 
 func (c *settleCall) put(a *argv) {
@@ -103,8 +125,7 @@ func (c *settleCall) put(a *argv) {
 	a.arg(id.CompanyKey, id.NetworkKey, id.ExternalID, n.member, n.requests, c.token)
 	a.flag(c.take)
 	a.flag(c.mayRest)
-	a.flag(c.trialFailed)
-	a.arg(c.ramp, c.cursor, c.max, c.maxBytes, id.AppID, len(c.outcomes))
+	a.arg(c.trialFailed, c.ramp, c.cursor, c.max, c.maxBytes, id.AppID, len(c.outcomes))
 	for i := range c.outcomes {
 		c.outcomes[i].put(a, n)
 	}

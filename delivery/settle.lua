@@ -52,15 +52,17 @@ end
 
 -- The next events after the cursor, within the bounds asked for.
 local function read_next(g, r)
-  local events = {}
-  if g.max == 0 then return events end
-  local entries = redis.call('XRANGE', g.q, '(' .. g.cursor, '+', 'COUNT', g.max)
-  local bytes = 0
-  for i, entry in ipairs(entries) do
-    local f = entry[2]
-    events[i] = {entry[1], f[2], f[4], f[6], f[8]}
-    bytes = bytes + #f[8]
-    if bytes >= g.maxBytes then break end
+  local events, bytes, cursor, step = {}, 0, g.cursor, 16
+  while #events < g.max and bytes < g.maxBytes do -- in steps: big events must not be copied to be left
+    local entries = redis.call('XRANGE', g.q, '(' .. cursor, '+', 'COUNT', math.min(step, g.max - #events))
+    for _, entry in ipairs(entries) do
+      local f = entry[2]
+      events[#events + 1] = {entry[1], f[2], f[4], f[6], f[8]}
+      cursor, bytes = entry[1], bytes + #f[8]
+      if bytes >= g.maxBytes then break end
+    end
+    if #entries < step then break end
+    step = step * 2
   end
   return events
 end
@@ -84,7 +86,7 @@ local shards = read_shards(K, A)
 local function read_group()
   local g = {s = shards[tonumber(A())], reg = K(), st = K(), win = K(), q = K(), okLog = K(), errLog = K(), told = K(), handed = 0,
     company = A(), network = A(), external = A(),
-    member = A(), rid = A(), token = A(), take = A() == '1', mayRest = A() == '1', trialFailed = A() == '1', ramp = A(),
+    member = A(), rid = A(), token = A(), take = A() == '1', mayRest = A() == '1', trialFailed = A(), ramp = A(),
     cursor = A(), max = tonumber(A()), maxBytes = tonumber(A()), app = A(), outcomes = {}, owners = {}, logged = {}}
   for i = 1, tonumber(A()) do
     local o = {sid = A(), uuid = A(), fate = A(), kind = A(), class = A(), code = A(), message = A(), tries = A(), latency = A(), url = A(),
@@ -114,7 +116,7 @@ local function group(g)
       put(r, day, today)
     end
   end
-  if g.trialFailed and get(r, 's') == 'DOWN' then put(r, 'tf', get(r, 'n')) end
+  if g.trialFailed ~= '' and get(r, 's') == 'DOWN' and get(r, 'n') == g.trialFailed then put(r, 'tf', g.trialFailed) end
   if g.ramp ~= '' then put(r, 'rw', g.ramp) end
   local events = read_next(g, r)
   local rested = rest(g, r, events)

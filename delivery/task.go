@@ -29,7 +29,7 @@ type task struct {
 	fresh   time.Time // when owner and registration were known to be right; zero: ask
 	reg     *held     // that the latest try began with
 	tries   int
-	trial   bool
+	trial   int64 // the number of the transition to DOWN that it is the trial of, or 0
 	debug   bool
 	last    outcome
 	retryAt time.Time

@@ -18,6 +18,9 @@ redis.call('HSET', KEYS[1], 's', ARGV[8], 'v', ARGV[9], 'pu', ARGV[10], 'in', in
 if ARGV[14] ~= '' then redis.call('HSET', KEYS[1], 'rw', ARGV[14]) end
 redis.call('HDEL', KEYS[1], 'tf')
 if incident == '0' then redis.call('HDEL', KEYS[1], 'ho', 'ud', 'f5') end
+if v[1] == 'DOWN' and ARGV[8] ~= 'DOWN' and (tonumber(v[21]) or 0) > 0 and (redis.call('HGET', KEYS[1], 'lo') or '') == '' then
+  redis.call('ZADD', KEYS[4], num(now), ARGV[2]) -- the pause is over: what was held need not wait for its end
+end
 window_close(w)
 v[1], v[3] = ARGV[8], ARGV[10]
 local look = judge_at(w, v)
