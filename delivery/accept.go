@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/pulsegate/pulsegate/health"
 )
@@ -121,11 +122,12 @@ func (c *Carrier) viewOf(ctx context.Context, e Entity, anew bool) (*view, error
 
 // runAccepts carries out one group commit and hands what was queued to the lanes of this replica.
 func (c *Carrier) runAccepts(calls []*acceptCall) {
+	began := time.Now()
 	c.store.accept(calls, c.token, limits{c.cfg.QueueEvents, c.cfg.QueueBytes})
 	for _, call := range calls {
 		for i := range call.claims {
 			if cl := &call.claims[i]; cl.mine {
-				c.startLane(cl, offersFor(calls, cl.target))
+				c.startLane(cl, offersFor(calls, cl.target), began)
 			}
 		}
 	}

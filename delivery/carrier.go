@@ -158,9 +158,11 @@ func (c *Carrier) lookLoop(ctx context.Context) {
 			c.log.Info("store answers again")
 		}
 		away = err != nil
+		var shards sync.WaitGroup
 		for i := range found {
-			c.attend(ctx, found[i])
+			shards.Go(func() { c.attend(ctx, found[i]) })
 		}
+		shards.Wait()
 		select {
 		case <-ctx.Done():
 			return

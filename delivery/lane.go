@@ -79,9 +79,9 @@ type finished struct {
 
 // startLane starts a lane for a lease that came with an accept, on the events that came with it. If others wait there too, it reads
 // the queue from its beginning.
-func (c *Carrier) startLane(cl *claimed, offers []offered) {
+func (c *Carrier) startLane(cl *claimed, offers []offered, began time.Time) {
 	l := c.newLane(cl.target.RegID, cl.target.names, cl.token)
-	l.heard(cl.lane, time.Now())
+	l.heard(cl.lane, began)
 	l.reg, l.inbox = cl.target, offers
 	l.cursor, l.more = "0-0", int64(len(offers)) < cl.lane.waiting
 	if !l.more && len(offers) > 0 {
@@ -113,9 +113,9 @@ func (c *Carrier) newLane(id RegID, n *names, token string) *lane {
 func (l *lane) begin() {
 	l.c.mu.Lock()
 	defer l.c.mu.Unlock()
-	if !l.c.running {
+	if !l.c.running || l.take_ && l.c.lanes[l.id] != nil {
 		l.stopTries()
-		return // draining: the lease runs out by itself
+		return // draining: the lease runs out by itself. Or an accept was faster: it has the lease
 	}
 	l.c.lanes[l.id] = l
 	l.c.laneWork.Go(func() {

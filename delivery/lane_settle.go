@@ -16,7 +16,6 @@ func (l *lane) settle() bool {
 	if call.err != nil {
 		return l.storeAway(call.err)
 	}
-	l.backoff = 0
 	if call.lost {
 		l.c.metrics.lost.Inc()
 		return true
@@ -42,7 +41,11 @@ func (l *lane) settle() bool {
 		l.judgeNow()
 		return true
 	}
-	if l.judgeNow() || !l.reload() {
+	if err := l.reload(); err != nil {
+		return l.storeAway(err)
+	}
+	l.backoff = 0
+	if l.judgeNow() || l.view.version != l.state.version {
 		l.mu.Lock()
 		l.again = true
 		l.mu.Unlock()
@@ -57,6 +60,7 @@ func (l *lane) settleCall() *settleCall {
 	rest := l.idle() && n == len(l.outcomes) && (l.known || !l.take_)
 	room, bytes := l.lines.room()
 	l.mu.Lock()
+	l.more = l.more || time.Since(l.renewed) >= renewEvery // a renewal looks for what no message told of
 	rest = rest && len(l.inbox) == 0 && len(l.finished) == 0
 	if !l.more && !rest || l.releasing || bytes == 0 {
 		room = 0
@@ -80,13 +84,13 @@ func (l *lane) settleCall() *settleCall {
 // storeAway keeps the outcomes and tries again later. Past the lease's end tries are ended: somebody else may deliver.
 func (l *lane) storeAway(err error) bool {
 	l.mu.Lock()
-	l.more = true
+	l.more, l.again = true, true // whatever was to be heard was not
 	l.mu.Unlock()
 	if l.c.tryCtx.Err() != nil || l.take_ && time.Since(l.born) > leaseTime {
 		return true // stopping, or the lease was never ours; until then the reply that was lost may have given it
 	}
 	if l.backoff == 0 {
-		l.c.log.Warn("outcomes not stored yet", "registration", l.id.member(), "waiting", len(l.outcomes), "error", err)
+		l.c.log.Warn("registration is not served for the moment", "registration", l.id.member(), "outcomes", len(l.outcomes), "error", err)
 	}
 	l.backoff = min(max(2*l.backoff, 100*time.Millisecond), time.Second)
 	timer := time.NewTimer(l.backoff)
@@ -137,19 +141,18 @@ func (l *lane) judgeNow() bool {
 	return changed
 }
 
-// reload makes sure that the registration is the one of the version just heard.
-func (l *lane) reload() bool {
+// reload makes sure that the registration is that of the version just heard, or of a later one.
+func (l *lane) reload() error {
 	if l.view != nil && l.view.version == l.state.version {
-		return true
+		return nil
 	}
 	v := l.c.views.get(l.id.Entity)
 	if v == nil || v.version != l.state.version {
 		var err error
-		if v, err = l.c.viewOf(context.Background(), l.id.Entity, true); err != nil {
-			l.c.log.Warn("registration not loaded", "registration", l.id.member(), "error", err)
-			return false
+		if v, err = l.c.viewOf(l.tryCtx, l.id.Entity, true); err != nil {
+			return err
 		}
 	}
 	l.view, l.reg = v, v.find(l.id.AppID)
-	return v.version == l.state.version
+	return nil
 }

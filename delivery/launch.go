@@ -67,13 +67,16 @@ func (l *lane) stage() {
 	if l.state.reading.Standing.State == health.Down && len(l.outcomes) > 0 {
 		return // the trial decides first
 	}
+	l.mu.Lock()
+	ask := l.again || l.failing || l.trialFail != 0
+	l.mu.Unlock()
 	for l.under < l.width() && len(l.outcomes) < settleBatch {
 		t := l.lines.next()
 		if t == nil {
 			break
 		}
 		l.under++
-		if l.mayStart(t, now) {
+		if !ask && l.mayStart(t, now) {
 			l.start(t)
 		} else {
 			l.staged = append(l.staged, t)
@@ -83,7 +86,7 @@ func (l *lane) stage() {
 
 // mayStart says whether what is known of the task is fresh enough to start without a round trip.
 func (l *lane) mayStart(t *task, now time.Time) bool {
-	if l.failing || l.trialFail != 0 || l.again || now.Sub(t.fresh) > freshFor || t.version != l.state.version || now.After(l.leaseEnd) {
+	if now.Sub(t.fresh) > freshFor || t.version != l.state.version || now.After(l.leaseEnd) {
 		return false
 	}
 	d, _ := l.dispose(t)

@@ -219,13 +219,16 @@ type looked struct {
 	outbox     int64    // entries due
 }
 
+// lookLimit bounds what one look returns of a shard; the next comes half a second later.
+const lookLimit = 512
+
 // look asks all shards in one round trip.
 func (s *store) look() ([health.Shards]looked, error) {
 	var found [health.Shards]looked
 	calls := make([]scriptCall, health.Shards)
 	for i := range calls {
 		sh := health.Shard(i)
-		calls[i] = scriptCall{[]string{dueKey(sh), judgeKey(sh), noticesKey(sh), outKey(sh)}, []any{64}}
+		calls[i] = scriptCall{[]string{dueKey(sh), judgeKey(sh), noticesKey(sh), outKey(sh)}, []any{lookLimit}}
 	}
 	replies, errs := s.pipeline(s.scripts.look, calls)
 	for i, reply := range replies {

@@ -4,7 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strconv"
+	"slices"
 	"strings"
 	"time"
 )
@@ -86,62 +86,31 @@ func (s *store) passControl(ctx context.Context, ch ControlChange) error {
 // jobBatch is how many conversations one script hands off, so that a job does not stall its shard.
 const jobBatch = 100
 
-// runJob hands off one batch of a job's conversations. The cursor is the score and how many entries of that score are done with.
+// runJob hands off one batch of a job's conversations. The cursor is that of a scan, which returns everyone who is there from its
+// beginning to its end, however their places change meanwhile; who comes twice stays with the agent.
 func (c *Carrier) runJob(ctx context.Context, e Entry) (Entry, error) {
 	var job Job
 	if err := json.Unmarshal(e.Data, &job); err != nil {
 		return e, fmt.Errorf("decode job: %w", err)
 	}
 	id := RegID{Entity{e.CompanyKey, e.NetworkKey, e.ExternalID}, e.AppID}
-	score, skip := parseCursor(e.Cursor)
-	authors, err := c.store.ongoing(ctx, id.Entity, score, skip)
+	authors, next, err := c.store.ongoing(ctx, id.Entity, e.Cursor)
 	if err != nil {
 		return e, err
 	}
-	names := make([]string, len(authors))
-	for i, a := range authors {
-		names[i] = a.author
-	}
-	n, err := c.store.handOff(ctx, id, job, e.ID, names)
-	if err != nil {
-		return e, err
-	}
-	c.metrics.countHandoffs(job.HandoffKind, n)
-	if n > 0 {
-		c.changed()
-	}
-	if len(authors) < jobBatch {
-		e.State, e.DoneAt = EntryDone, c.store.now().UnixMilli()
-		return e, nil
-	}
-	e.Cursor = nextCursor(authors, score, skip)
-	return e, nil
-}
-
-// nextCursor moves on past a batch: to its last score, and how many entries of that score are done with.
-func nextCursor(authors []ongoingAuthor, score string, skip int) string {
-	last, same := authors[len(authors)-1].score, 0
-	for _, a := range authors {
-		if a.score == last {
-			same++
+	for batch := range slices.Chunk(authors, jobBatch) {
+		n, err := c.store.handOff(ctx, id, job, e.ID, batch)
+		if err != nil {
+			return e, err
+		}
+		c.metrics.countHandoffs(job.HandoffKind, n)
+		if n > 0 {
+			c.changed()
 		}
 	}
-	if last == score {
-		same += skip
+	e.Cursor = next
+	if next == "" {
+		e.State, e.DoneAt = EntryDone, c.store.now().UnixMilli()
 	}
-	return last + " " + strconv.Itoa(same)
+	return e, nil
 }
-
-func parseCursor(cursor string) (score string, skip int) {
-	score, rest, ok := strings.Cut(cursor, " ")
-	if !ok {
-		return "-inf", 0
-	}
-	n, err := strconv.Atoi(rest)
-	if err != nil {
-		return "-inf", 0
-	}
-	return score, n
-}
-
-type ongoingAuthor struct{ author, score string }

@@ -192,24 +192,31 @@ func (o outbox) Waiting(ctx context.Context) (int64, time.Duration, error) {
 	return n, lag, nil
 }
 
-// ongoing reads one batch of an entity's ongoing conversations, by their last message; those silent for longer than a conversation lasts are dropped.
-func (s *store) ongoing(ctx context.Context, e Entity, score string, skip int) ([]ongoingAuthor, error) {
+// ongoing reads one page of an entity's ongoing conversations, and where the next one begins: "" at the end.
+func (s *store) ongoing(ctx context.Context, e Entity, cursor string) (authors []string, next string, err error) {
+	var from uint64
+	if cursor != "" {
+		if from, err = strconv.ParseUint(cursor, 10, 64); err != nil {
+			return nil, "", fmt.Errorf("cursor of a job: %w", err)
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	s.trips.Add(2)
-	old := strconv.FormatInt(s.now().Add(-ongoingTime).UnixMilli(), 10)
-	if err := s.client.ZRemRangeByScore(ctx, e.ownKey(), "-inf", "("+old).Err(); err != nil {
-		return nil, unavailable("read conversations", err)
-	}
-	z, err := s.client.ZRangeByScoreWithScores(ctx, e.ownKey(), &redis.ZRangeBy{Min: score, Max: "+inf", Offset: int64(skip), Count: jobBatch}).Result()
+	s.trips.Add(1)
+	pairs, to, err := s.client.ZScan(ctx, e.ownKey(), from, "", jobBatch).Result()
 	if err != nil {
-		return nil, unavailable("read conversations", err)
+		return nil, "", unavailable("read conversations", err)
 	}
-	out := make([]ongoingAuthor, len(z))
-	for i, m := range z {
-		out[i] = ongoingAuthor{toText(m.Member), strconv.FormatFloat(m.Score, 'f', -1, 64)}
+	old := float64(s.now().Add(-ongoingTime).UnixMilli())
+	for i := 0; i+1 < len(pairs); i += 2 {
+		if last, err := strconv.ParseFloat(pairs[i+1], 64); err == nil && last >= old {
+			authors = append(authors, pairs[i])
+		}
 	}
-	return out, nil
+	if to != 0 {
+		next = strconv.FormatUint(to, 10)
+	}
+	return authors, next, nil
 }
 
 // handOff hands a batch of conversations to agents. Repeating it changes nothing.

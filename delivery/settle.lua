@@ -73,7 +73,8 @@ local function rest(g, r, events)
   if not g.mayRest or #events > 0 then return false end
   put(r, 'lo', ''); put(r, 'le', '0')
   if redis.call('XLEN', g.q) > 0 then
-    redis.call('ZADD', g.s.due, num(math.max(number(r, 'pu'), now + 1)), g.member)
+    local later = get(r, 'hd') == '1' and number(r, 'pu') or 0 -- held events wait for the end of the pause
+    redis.call('ZADD', g.s.due, num(math.max(later, now + 1)), g.member)
     return true
   end
   redis.call('ZREM', g.s.due, g.member)
