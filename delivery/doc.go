@@ -48,6 +48,11 @@
 //   - Rules about registrations are checked in Go against one version of the entity, and stored only if it is still that version. So the
 //     rules are plain functions, and two replicas cannot break them together.
 //   - A lane of another replica hears of new events by a published message; if that is lost, its renewal finds them within 2 s.
+//   - A lane keeps its lease for half a second after its last work: the next event then starts without a claim. The price is that after a
+//     kill such a registration waits for the end of the lease, as a busy one does.
+//   - On a single server one script call carries all shards of a batch; on a cluster there is one for each shard.
+//   - All ongoing conversations are known by their last message, whoever owns them, so that one that comes back to the bot is ongoing.
+//   - On an entity with a LIVE bot a message whose owner is another bot becomes the LIVE bot's: the other could never answer.
 //   - A second try, and any event that waited, asks the store first: whether the bot is DOWN, whether the registration changed, and, for
 //     a first try, who owns the conversation. Only what was heard within 100 ms starts without asking.
 //   - A blocked address gets no second try: no connection was opened, and none would be.
