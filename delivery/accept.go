@@ -126,9 +126,8 @@ func (c *Carrier) runAccepts(calls []*acceptCall) {
 	c.store.accept(calls, c.token, limits{c.cfg.QueueEvents, c.cfg.QueueBytes})
 	for _, call := range calls {
 		for i := range call.claims {
-			if cl := &call.claims[i]; cl.mine {
-				c.startLane(cl, offersFor(calls, cl.target), began)
-			}
+			cl := &call.claims[i]
+			c.startLane(cl, offersFor(calls, cl.target), began)
 		}
 	}
 	for _, call := range calls {

@@ -1,6 +1,6 @@
 -- Takes events in: dedupes, notes who owns the conversation, queues or suppresses, and claims what is idle for this replica.
 -- KEYS and ARGV as read below: limits, shards, then groups, each for one entity.
--- Returns now, then for each group: its state and events.
+-- Returns now, then for each group: its events, and the state of every registration that this call claimed.
 -- Commit point: the reply. A crash before it loses an event that nobody was told is stored; the source sends it again and its id
 -- makes it one. A crash after it leaves queued events with a lease that ends: whoever looks next claims them.
 local ki, ai = 0, 0
@@ -12,14 +12,12 @@ local today = num(math.floor(now / 86400000))
 local span, token, lease = tonumber(A()), A(), tonumber(A())
 local replica = string.match(token, '^[^:]+')
 local dupTTL, ctlTTL, ongoing = A(), A(), tonumber(A())
-local maxEvents, maxBytes, keepOK, keepErr, keepTTL = tonumber(A()), tonumber(A()), A(), A(), A()
+local maxEvents, maxBytes = tonumber(A()), tonumber(A())
+local records = {keepOK = A(), keepErr = A(), ttl = A(), today = today}
 
-local function log(t, ok, e, fate, class, handed)
-  local key, keep = ok and t.ok or t.err, ok and keepOK or keepErr
+local function note(r, t, ok, e, fate, class, handed)
   local f = {'i', e.uuid, 'f', fate, 'c', class, 'a', num(now), 'h', handed, 'u', t.url}
-  if not ok then f[#f + 1] = 'p'; f[#f + 1] = e.body end
-  redis.call('XADD', key, 'MAXLEN', keep, '*', unpack(f))
-  redis.call('PEXPIRE', key, keepTTL)
+  log(r, ok, ok and t.ok or t.err, f, e.body, records)
 end
 
 -- The entities with new authors: there, who is no longer ongoing makes room. At the end only: a removal first would let a full Redis accept.
@@ -42,13 +40,13 @@ local function own_event(g, e)
     if ot == 'BOT' then set[7], set[8] = 'tg', '' end
   end
   if e.name ~= '' and e.name ~= o[3] then set[#set + 1] = 'nm'; set[#set + 1] = e.name end
-  if known and o[5] ~= today and #set == 0 then set = {'day', today} end -- forgotten so long after the last event, give or take a day
-  if #set > 0 and (known or e.kind == 'm' and e.admitted or e.kind ~= 'm' and e.kind ~= 'o') then
+  local kept, stale = known or e.kind == 'm' and e.admitted or e.kind == 'd' or e.kind == 'c', o[5] ~= today
+  if stale and (known or #set > 0) then set[#set + 1] = 'day'; set[#set + 1] = today end
+  if kept and #set > 0 then
     if not known then newcomers[g.own] = true end
-    if o[5] ~= today and set[1] ~= 'day' then set[#set + 1] = 'day'; set[#set + 1] = today end
-    redis.call('HSET', e.ctl, unpack(set)); known = true
+    redis.call('HSET', e.ctl, unpack(set))
+    if stale then redis.call('PEXPIRE', e.ctl, ctlTTL) end -- forgotten so long after the last event, give or take a day
   end
-  if known and o[5] ~= today then redis.call('PEXPIRE', e.ctl, ctlTTL) end
   if e.kind == 'm' and e.admitted then redis.call('ZADD', g.own, num(now), e.author) end
   if e.kind == 'd' then redis.call('ZREM', g.own, e.author) end
   return ot, oa
@@ -66,12 +64,12 @@ local function deliver(g, e, t)
   add(r, 'c:accepted', 1)
   local function done(fate, handed) add(r, 'c:' .. fate, 1); return {fate, '', '', handed and g.childKind or ''} end
   if e.wish[t.n] == 'f' then
-    log(t, true, e, 'filtered', '', '')
+    note(r, t, true, e, 'filtered', '', '')
     return done('filtered')
   end
   if t.role == 'X' then
     local h = e.kind == 'm' and hand_off(handoff_of(g, e, '', t.app, t.rid .. e.uuid), now, 'maintenance')
-    log(t, false, e, 'maintenance', '', h and g.childKind or '')
+    note(r, t, false, e, 'maintenance', '', h and g.childKind or '')
     return done('maintenance', h)
   end
   local fate, class = 'queued', ''
@@ -85,7 +83,7 @@ local function deliver(g, e, t)
     if fate == 'suppressed' then reg_count(r, 8); add(r, 'ud', 1) end
     local h = e.kind == 'm' and t.role == 'L' and hand_off(handoff_of(g, e, t.app, t.app, t.rid .. e.uuid), now, fate)
     if h then add(r, 'ho', 1) end
-    log(t, false, e, fate, class, h and g.childKind or '')
+    note(r, t, false, e, fate, class, h and g.childKind or '')
     return done(fate, h)
   end
   local prev = get(r, 'ql')
@@ -171,9 +169,7 @@ for i = 1, tonumber(A()) do
       local r = R[t.st]
       if r and r.claimed then
         r.claimed = false -- one lane for one lease
-        states[n] = {get(r, 'lo'), '1', reg_standing(r), table.concat(window_counts(reg_window(r)), '\n'), get(r, 'cut'), get(r, 'cf'), get(r, 'qn')}
-      elseif r then
-        states[n] = {get(r, 'lo'), '0'}
+        states[n] = {reg_standing(r), table.concat(window_counts(reg_window(r)), '\n'), get(r, 'cut'), get(r, 'cf'), get(r, 'qn')}
       else
         states[n] = {}
       end

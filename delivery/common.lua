@@ -70,6 +70,18 @@ local function reg_count(r, kind)
   r.counted = true
 end
 
+-- Writes a request record into the log of those that need no attention (ok), or of failures, which keep the body.
+-- keep: keepOK keepErr ttl today. A log goes so long after its last record, give or take a day.
+local function log(r, ok, key, f, body, keep)
+  if not ok then f[#f + 1] = 'p'; f[#f + 1] = body end
+  redis.call('XADD', key, 'MAXLEN', ok and keep.keepOK or keep.keepErr, '*', unpack(f))
+  local day = ok and 'do' or 'de'
+  if get(r, day) ~= keep.today then
+    redis.call('PEXPIRE', key, keep.ttl)
+    put(r, day, keep.today)
+  end
+end
+
 -- The standing alone, as replies carry it.
 local function reg_standing(r)
   return table.concat(r.v, '\n', 1, #STANDING)

@@ -33,8 +33,7 @@ type acceptedFate struct {
 // claimed is a registration whose lease came with an accept.
 type claimed struct {
 	target *held
-	token  string // "" when somebody else holds the lease
-	mine   bool   // taken by this call
+	token  string
 	lane   laneState
 }
 
@@ -262,17 +261,12 @@ func (g *acceptGroup) read(now int64, reply []any, token string) {
 	for i, item := range toSlice(reply[2]) {
 		st := toSlice(item)
 		if len(st) == 0 {
-			continue
+			continue // somebody holds it already
 		}
-		c := claimed{target: g.targets[i], token: toText(st[0])}
-		if toText(st[1]) == "1" {
-			c.mine, c.token = true, token
-			c.lane = laneState{
-				version: g.view.version, reading: health.ParseReading(toTextInt(now), st[2], st[3]),
-				cut: toText(st[4]), cutFate: Fate(toText(st[5])), waiting: toInt(st[6]),
-			}
-		}
-		g.call.claims = append(g.call.claims, c)
+		g.call.claims = append(g.call.claims, claimed{target: g.targets[i], token: token, lane: laneState{
+			version: g.view.version, reading: health.ParseReading(toTextInt(now), st[0], st[1]),
+			cut: toText(st[2]), cutFate: Fate(toText(st[3])), waiting: toInt(st[4]),
+		}})
 	}
 }
 

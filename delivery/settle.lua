@@ -10,16 +10,13 @@ redis.call('ZREM', KEYS[1], '') -- a removal first: a full Redis lets the rest t
 local now = clock()
 local today = num(math.floor(now / 86400000))
 local span, lease, ctlTTL = tonumber(A()), tonumber(A()), A()
-local keepOK, keepErr, keepTTL = A(), A(), A()
+local records = {keepOK = A(), keepErr = A(), ttl = A(), today = today}
 
-local function log(g, o, handed)
+local function note(g, r, o, handed)
   local ok = o.fate == 'delivered'
-  local key, keep = ok and g.okLog or g.errLog, ok and keepOK or keepErr
   local f = {'i', o.uuid, 'f', o.fate, 'c', o.class, 'o', o.code, 'm', o.message, 't', o.tries, 'l', o.latency,
     'a', string.match(o.sid, '^%d+'), 'h', handed, 'u', o.url}
-  if not ok then f[#f + 1] = 'p'; f[#f + 1] = o.body end
-  redis.call('XADD', key, 'MAXLEN', keep, '*', unpack(f))
-  g.logged[key] = true
+  log(r, ok, ok and g.okLog or g.errLog, f, o.body, records)
 end
 
 -- What a failed outcome leaves behind for people.
@@ -47,7 +44,7 @@ local function settle(g, r, o)
     handed = o.h.kind
     add(r, 'ho', 1); g.handed = g.handed + 1
   end
-  log(g, o, handed)
+  note(g, r, o, handed)
 end
 
 -- The next events after the cursor, within the bounds asked for.
@@ -88,7 +85,7 @@ local function read_group()
   local g = {s = shards[tonumber(A())], reg = K(), st = K(), win = K(), q = K(), okLog = K(), errLog = K(), told = K(), handed = 0,
     company = A(), network = A(), external = A(),
     member = A(), rid = A(), token = A(), take = A() == '1', mayRest = A() == '1', trialFailed = A(), ramp = A(),
-    cursor = A(), max = tonumber(A()), maxBytes = tonumber(A()), app = A(), outcomes = {}, owners = {}, logged = {}}
+    cursor = A(), max = tonumber(A()), maxBytes = tonumber(A()), app = A(), outcomes = {}, owners = {}}
   for i = 1, tonumber(A()) do
     local o = {sid = A(), uuid = A(), fate = A(), kind = A(), class = A(), code = A(), message = A(), tries = A(), latency = A(), url = A(),
       body = A(), size = A()}
@@ -111,12 +108,6 @@ local function group(g)
   end
   if holder ~= g.token and not (g.take and (holder == '' or number(r, 'le') < now)) then return {'lost'} end
   for _, o in ipairs(g.outcomes) do settle(g, r, o) end
-  for key, day in pairs({[g.okLog] = 'do', [g.errLog] = 'de'}) do
-    if g.logged[key] and get(r, day) ~= today then -- the log goes a month after its last record, give or take a day
-      redis.call('PEXPIRE', key, keepTTL)
-      put(r, day, today)
-    end
-  end
   if g.trialFailed ~= '' and get(r, 's') == 'DOWN' and get(r, 'n') == g.trialFailed then put(r, 'tf', g.trialFailed) end
   if g.ramp ~= '' then put(r, 'rw', g.ramp) end
   local events = read_next(g, r)
