@@ -178,5 +178,6 @@ for i = 1, tonumber(A()) do
   end
 end
 for _, r in pairs(R) do reg_close(r, now) end
+ledger_close(shards)
 for own in pairs(newcomers) do redis.call('ZREMRANGEBYSCORE', own, '-inf', '(' .. num(now - ongoing)) end
 return reply

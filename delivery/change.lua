@@ -1,5 +1,5 @@
 -- Writes one registration, or takes it out, if the entity is still at the version that the rules were checked against.
--- KEYS reg st win q due judge out outd hashes · ARGV span version app json hold member digest · reset cut off incident dbg · job id and json, or '' · entity digest and name
+-- KEYS reg st win q due judge out outd hashes led · ARGV span version app json hold member digest · reset cut off incident dbg · job id and json, or '' · entity digest and name
 -- Returns 1, or 0 for another version.
 -- Commit point: from here on accept and claim see the new version. A crash after it owes nothing: the job is in the outbox.
 local now = clock()
@@ -25,6 +25,7 @@ if ARGV[8] ~= '0' then -- the window starts empty; what is left of a pause is ov
   local s = redis.call('HGET', KEYS[2], 's')
   redis.call('HSET', KEYS[2], 's', 'HEALTHY', 'v', '0', 'pu', '0', 'ds', '0', 'sd', '0', 'rw', ARGV[8] == '2' and '1' or '0')
   if s ~= 'HEALTHY' then redis.call('HSET', KEYS[2], 'si', num(now)) end
+  note_state(KEYS[10], s, 'HEALTHY')
   redis.call('HDEL', KEYS[2], 'tf')
 end
 if ARGV[8] ~= '0' then redis.call('HINCRBY', KEYS[2], 'n', 1) end -- no judgement of the time before may still be carried out
@@ -46,6 +47,6 @@ if holder ~= '' then
 elseif waiting > 0 then
   redis.call('ZADD', KEYS[5], num(now), member)
 elseif json == '' then
-  redis.call('DEL', KEYS[2], KEYS[3], KEYS[4])
+  reg_gone(KEYS[10], KEYS[2], KEYS[3], KEYS[4])
 end
 return 1

@@ -1,4 +1,4 @@
--- Shared by accept and settle. R caches the registrations that one call touches: each is read once and written once.
+-- Shared by the scripts that keep the ledger. R caches the registrations that one call touches: each is read once and written once.
 
 local R = {}
 
@@ -12,7 +12,7 @@ for i, f in ipairs(MORE) do ALL[#STANDING + i] = f; AT[f] = #STANDING + i end
 local function read_shards(K, A)
   local shards = {}
   for i = 1, tonumber(A()) do
-    shards[i] = {due = K(), judge = K(), out = K(), outd = K(), hex = A()}
+    shards[i] = {due = K(), judge = K(), out = K(), outd = K(), led = K(), hex = A()}
   end
   return shards
 end
@@ -48,8 +48,32 @@ local function put(r, field, value)
   r.set[field] = value
 end
 
+-- What this call adds to the ledger of the store, and which fields of st are in it. Whatever is deleted later, the ledger keeps it.
+local LEDGER, TOTAL = {qn = true, qb = true}, {}
+for _, f in ipairs({'accepted', 'delivered', 'failed', 'suppressed', 'maintenance', 'overflow', 'expired', 'withdrawn', 'filtered'}) do
+  LEDGER['c:' .. f] = true
+end
+
+-- Writes it, once for a call: into the ledger of the first shard that it touches, because only the sum over all shards means anything.
+local function ledger_close(shards)
+  for f, n in pairs(TOTAL) do
+    if n ~= 0 then redis.call('HINCRBY', shards[1].led, f, num(n)) end
+  end
+end
+
+-- Takes a registration's keys out when the last of its events has its fate. Its counters (c:…) go into led, as those of the gone (g:…).
+local function reg_gone(led, st, win, q)
+  local all = redis.call('HGETALL', st)
+  for i = 1, #all, 2 do
+    local fate = string.match(all[i], '^c:(.+)$')
+    if fate then redis.call('HINCRBY', led, 'g:' .. fate, all[i + 1]) end
+  end
+  redis.call('DEL', st, win, q)
+end
+
 -- Adds to a field. One that was read is written back with the others; the rest are added up by the server.
 local function add(r, field, n)
+  if LEDGER[field] then TOTAL[field] = (TOTAL[field] or 0) + n end
   if AT[field] then
     put(r, field, num(number(r, field) + n))
   else

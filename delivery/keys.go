@@ -57,6 +57,7 @@ func outKey(s health.Shard) string     { return s.Key("out") }     // zset: hand
 func noticesKey(s health.Shard) string { return s.Key("notices") } // zset: transitions to tell -> when they are due
 func outDataKey(s health.Shard) string { return s.Key("outd") }    // hash: outbox entry -> JSON
 func hashesKey(s health.Shard) string  { return s.Key("hashes") }  // hash: short hash in ids -> registration or entity
+func ledgerKey(s health.Shard) string  { return s.Key("led") }     // hash: what became of all deliveries, those of deleted registrations too
 
 func toldKey(s health.Shard, company string, kind EntryKind) string { // zset: outbox entry -> when it was written
 	return s.Key("told", company, string(kind))
@@ -105,7 +106,7 @@ func (id RegID) healthKeys() health.Keys {
 	s := id.shard()
 	return health.Keys{
 		Standing: id.standingKey(), Window: id.windowKey(), Judge: judgeKey(s), Due: dueKey(s), Notices: noticesKey(s), Out: outKey(s), OutData: outDataKey(s),
-		Told: toldKey(s, id.CompanyKey, EntryTransition), Member: id.member(),
+		Ledger: ledgerKey(s), Told: toldKey(s, id.CompanyKey, EntryTransition), Member: id.member(),
 	}
 }
 

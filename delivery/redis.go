@@ -77,7 +77,7 @@ func newStore(cfg Config) *store {
 	return &store{
 		cluster: cluster, client: cfg.Client, health: health.NewStore(cfg.Client, cfg.Rules), sealer: cfg.Sealer, window: cfg.Rules.Window,
 		scripts: scripts{
-			accept: lua(commonLua, acceptLua), settle: lua(commonLua, settleLua), look: lua(lookLua), change: lua(changeLua),
+			accept: lua(commonLua, acceptLua), settle: lua(commonLua, settleLua), look: lua(lookLua), change: lua(commonLua, changeLua),
 			control: lua(controlLua), handoffs: lua(commonLua, handoffsLua), take: lua(takeLua), update: lua(updateLua),
 		},
 	}

@@ -85,7 +85,7 @@ func (a *argv) shards(list []health.Shard) map[health.Shard]int {
 	at := make(map[health.Shard]int, len(list))
 	a.arg(len(list))
 	for i, sh := range list {
-		a.key(dueKey(sh), judgeKey(sh), outKey(sh), outDataKey(sh))
+		a.key(dueKey(sh), judgeKey(sh), outKey(sh), outDataKey(sh), ledgerKey(sh))
 		a.arg(shardHex(sh))
 		at[sh] = i + 1
 	}

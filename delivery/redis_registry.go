@@ -34,7 +34,7 @@ func (s *store) change(ctx context.Context, id RegID, version string, next *held
 		job = entryTail(id, jobID, EntryJob, e.job)
 	}
 	keys := []string{
-		id.regKey(), id.standingKey(), id.windowKey(), id.queueKey(), dueKey(sh), judgeKey(sh), outKey(sh), outDataKey(sh), hashesKey(sh),
+		id.regKey(), id.standingKey(), id.windowKey(), id.queueKey(), dueKey(sh), judgeKey(sh), outKey(sh), outDataKey(sh), hashesKey(sh), ledgerKey(sh),
 	}
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()

@@ -75,7 +75,7 @@ local function rest(g, r, events)
     return true
   end
   redis.call('ZREM', g.s.due, g.member)
-  if get(r, 'qn') ~= '0' then put(r, 'qn', '0'); put(r, 'qb', '0') end
+  if get(r, 'qn') ~= '0' then add(r, 'qn', -number(r, 'qn')); add(r, 'qb', -number(r, 'qb')) end -- and accepted shows what is missing
   return true
 end
 
@@ -124,11 +124,12 @@ local function group(g)
   local counts = table.concat(window_counts(reg_window(r)), '\n')
   reg_close(r, now)
   R[g.st] = nil
-  if rested and get(r, 'off') == '2' and redis.call('XLEN', g.q) == 0 then redis.call('DEL', g.st, g.win, g.q) end
+  if rested and get(r, 'off') == '2' and redis.call('XLEN', g.q) == 0 then reg_gone(shards[1].led, g.st, g.win, g.q) end
   return {rested and 'rest' or 'ok', redis.call('HGET', g.reg, 'ver') or '0', reg_standing(r), counts, get(r, 'cut'), get(r, 'cf'), get(r, 'qn'), events,
     owners, g.handed}
 end
 
 local reply = {num(now)}
 for i = 1, tonumber(A()) do reply[#reply + 1] = group(read_group()) end
+ledger_close(shards)
 return reply

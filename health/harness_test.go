@@ -134,7 +134,7 @@ func keysOf(member string) health.Keys {
 	s := health.Shard(5)
 	return health.Keys{
 		Standing: s.Key("st", member), Window: s.Key("win", member), Judge: s.Key("judge"), Due: s.Key("due"), Notices: s.Key("notices"),
-		Out: s.Key("out"), OutData: s.Key("outd"), Told: s.Key("told", "transition"), Member: member,
+		Out: s.Key("out"), OutData: s.Key("outd"), Ledger: s.Key("led"), Told: s.Key("told", "transition"), Member: member,
 	}
 }
 

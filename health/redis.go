@@ -51,8 +51,8 @@ func NewStore(client redis.UniversalClient, rules Rules) *Store {
 
 // Keys are the keys of one registration's health; Member is its name in the shard's sorted sets.
 type Keys struct {
-	Standing, Window, Judge, Due, Notices, Out, OutData, Told string
-	Member                                                    string
+	Standing, Window, Judge, Due, Notices, Out, OutData, Told, Ledger string
+	Member                                                            string
 }
 
 // Reading is a standing and its counts at one moment of the store's clock.
@@ -128,7 +128,7 @@ func (s *Store) Transit(ctx context.Context, k Keys, r Reading, v Verdict, entri
 	for _, e := range entries(t) {
 		argv = append(argv, e.ID, flag(e.Listed), e.JSON)
 	}
-	keys := []string{k.Standing, k.Window, k.Judge, k.Due, k.Notices, k.OutData, k.Told, k.Out}
+	keys := []string{k.Standing, k.Window, k.Judge, k.Due, k.Notices, k.OutData, k.Told, k.Out, k.Ledger}
 	done, err := s.transition.Run(ctx, s.client, keys, argv...).Int()
 	if err != nil {
 		return false, fmt.Errorf("make transition: %w", err)

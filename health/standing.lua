@@ -11,6 +11,14 @@ local function standing(st)
   return v
 end
 
+-- Keeps the numbers of registrations that are not HEALTHY in led, so that nobody has to look at all of them to know.
+local function note_state(led, was, is)
+  if not was or was == '' then was = 'HEALTHY' end
+  if was == is then return end
+  if was ~= 'HEALTHY' then redis.call('HINCRBY', led, 's:' .. was, -1) end
+  if is ~= 'HEALTHY' then redis.call('HINCRBY', led, 's:' .. is, 1) end
+end
+
 -- Puts an entry into the outbox: out (id -> when it is due), outd (id -> JSON) and, when people may list it, told (id -> time).
 -- The lists keep the last 10,000 entries; one that is still due is never dropped.
 local function outbox_put(out, outd, told, id, at, json)

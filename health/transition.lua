@@ -1,5 +1,5 @@
 -- Makes one transition, if the facts that it was judged on still hold.
--- KEYS st win judge due notices outd told out
+-- KEYS st win judge due notices outd told out led
 -- ARGV span member · number a0 f0 fmin min (the facts) · state verified pausedUntil incident downSince stillDown ramp at · entries, each: id listed json
 -- Returns 1, or 0 when a fact has changed: judge again.
 -- Commit point: a crash before it leaves the judgement to the timer; after it the outbox owes the notice.
@@ -13,6 +13,7 @@ local same = (v[4] == '' and '0' or v[4]) == ARGV[3] and yes(w.n[1] == 0) == ARG
 if not same or v[11] ~= '' then return 0 end
 local at, incident = ARGV[15], ARGV[11]
 if (v[1] == '' and 'HEALTHY' or v[1]) ~= ARGV[8] then redis.call('HSET', KEYS[1], 'si', at) end
+note_state(KEYS[9], v[1], ARGV[8])
 redis.call('HSET', KEYS[1], 's', ARGV[8], 'v', ARGV[9], 'pu', ARGV[10], 'in', incident, 'ds', ARGV[12], 'sd', ARGV[13],
   'n', num(tonumber(ARGV[3]) + 1))
 if ARGV[14] ~= '' then redis.call('HSET', KEYS[1], 'rw', ARGV[14]) end
