@@ -222,9 +222,12 @@ type looked struct {
 // lookLimit bounds what one look returns of a shard; the next comes half a second later.
 const lookLimit = 512
 
-// look asks all shards in one round trip.
+// look asks all shards in one round trip, unless nothing needs attention anywhere.
 func (s *store) look() ([health.Shards]looked, error) {
 	var found [health.Shards]looked
+	if idle, err := s.nothing(attentionKeys); idle || err != nil {
+		return found, err
+	}
 	calls := make([]scriptCall, health.Shards)
 	for i := range calls {
 		sh := health.Shard(i)
