@@ -21,12 +21,15 @@ import (
 const module = "github.com/pulsegate/pulsegate/"
 
 // rooms are the folders of the project, each of which may import those after it and none before it.
-var rooms = []string{"cmd/pulsegate", "gateway", "notify", "delivery", "health"}
+var rooms = []string{"cmd/pulsegate", "gateway", "notify", "delivery", "health", rigRoom}
+
+// rigRoom makes faults: only commands and tests may import it.
+const rigRoom = "cmd/rig"
 
 // confined says in which files of which rooms a library may be imported; test files may import anything. A library that is not
 // listed here may be imported by cmd/pulsegate only.
 var confined = map[string][]string{
-	"github.com/redis/go-redis":               {"cmd/pulsegate/*", "delivery/redis*.go", "health/redis*.go", "notify/redis*.go"},
+	"github.com/redis/go-redis":               {"cmd/pulsegate/*", "cmd/rig/*", "delivery/redis*.go", "health/redis*.go", "notify/redis*.go"},
 	"github.com/prometheus/client_golang":     {"cmd/pulsegate/*", "*/metrics.go"},
 	"github.com/wneessen/go-mail":             {"notify/smtp.go"},
 	"github.com/labstack/echo":                {"gateway/*"},
@@ -99,6 +102,7 @@ func TestArchitectureRoomsImportOnlyRoomsToTheirRight(t *testing.T) {
 			}
 			require.Contains(t, rooms, room, "%s imports %s, which is no room", s.path, path)
 			require.Greater(t, slices.Index(rooms, room), slices.Index(rooms, s.room), "%s imports %s", s.path, path)
+			require.False(t, room == rigRoom && !s.test && !strings.HasPrefix(s.path, "cmd/"), "%s imports %s", s.path, path)
 		}
 	}
 }
