@@ -27,6 +27,7 @@ type Carrier struct {
 	slots   chan struct{} // tries at once
 	signal  chan struct{} // something was put into the outbox
 	metrics *metrics
+	books   *bookkeeper
 
 	accepts *batcher[*acceptCall]
 	settles *batcher[*settleCall]
@@ -66,6 +67,7 @@ func New(cfg Config) (*Carrier, error) {
 		cfg: cfg, store: newStore(cfg), views: views{m: map[Entity]*view{}}, guard: newGuard(cfg.Guard), log: cfg.Log,
 		slots: make(chan struct{}, cfg.InFlight), signal: make(chan struct{}, 1), lanes: map[RegID]*lane{}, metrics: newMetrics(),
 	}
+	c.books = newBookkeeper(c.store, orDefault(cfg.MetricsRegistrations, booksDefault), c.log)
 	dial := cfg.Dial
 	if dial == nil {
 		dial = c.guard.dialer()

@@ -1,8 +1,6 @@
 package delivery
 
 import (
-	"context"
-
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/pulsegate/pulsegate/health"
 )
@@ -20,8 +18,7 @@ type metrics struct {
 	lost        prometheus.Counter
 	lanes       *prometheus.Desc
 	trips       *prometheus.Desc
-	states      *prometheus.Desc
-	queue       *prometheus.Desc
+	books       bookDescs
 }
 
 func newMetrics() *metrics {
@@ -31,10 +28,8 @@ func newMetrics() *metrics {
 	plain := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: "pulsegate_delivery_" + name, Help: help})
 	}
-	desc := func(name, help string, labels ...string) *prometheus.Desc {
-		return prometheus.NewDesc("pulsegate_"+name, help, labels, nil)
-	}
 	m := &metrics{
+		books:       newBookDescs(),
 		accepted:    plain("events_accepted_total", "Events stored and answered with 202."),
 		rejected:    counter("events_rejected_total", "Events not stored, by reason.", "reason"),
 		fates:       counter("deliveries_total", "Deliveries that reached a fate in this process, by fate.", "fate"),
@@ -47,10 +42,8 @@ func newMetrics() *metrics {
 			Name: "pulsegate_delivery_try_seconds", Help: "Time of one HTTP request to a bot until its status.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 		}),
-		lanes:  desc("delivery_lanes", "Registrations that this process works on now."),
-		trips:  desc("delivery_redis_round_trips_total", "Round trips to Redis."),
-		states: desc("health_registrations", "Registrations of the whole store, by state.", "state"),
-		queue:  desc("delivery_queue_events", "Events waiting or under way in the registrations that have work."),
+		lanes: newDesc("delivery_lanes", "Registrations that this process works on now."),
+		trips: newDesc("delivery_redis_round_trips_total", "Round trips to Redis."),
 	}
 	m.showZeros()
 	return m
@@ -58,7 +51,7 @@ func newMetrics() *metrics {
 
 // showZeros makes every series exist from the start, so that a rate over it is right from its first event on.
 func (m *metrics) showZeros() {
-	for _, f := range []Fate{Delivered, Failed, Suppressed, InMaintenance, Overflow, Expired, Withdrawn, Filtered} {
+	for _, f := range FinalFates() {
 		m.fates.WithLabelValues(string(f))
 	}
 	for _, c := range append(health.Classes(), health.Acknowledged) {
@@ -86,8 +79,7 @@ func (c *Carrier) Describe(ch chan<- *prometheus.Desc) {
 	}
 	ch <- c.metrics.lanes
 	ch <- c.metrics.trips
-	ch <- c.metrics.states
-	ch <- c.metrics.queue
+	c.metrics.books.describe(ch)
 }
 
 // Collect implements prometheus.Collector.
@@ -100,16 +92,9 @@ func (c *Carrier) Collect(ch chan<- prometheus.Metric) {
 	c.mu.Unlock()
 	ch <- prometheus.MustNewConstMetric(c.metrics.lanes, prometheus.GaugeValue, float64(lanes))
 	ch <- prometheus.MustNewConstMetric(c.metrics.trips, prometheus.CounterValue, float64(c.store.trips.Load()))
-	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
-	defer cancel()
-	census, err := c.census(ctx)
-	if err != nil {
-		return // the rest of the page is still true
+	if b, known := c.books.read(); known {
+		c.metrics.books.collect(b, ch)
 	}
-	for _, s := range []health.State{health.Healthy, health.Degraded, health.Down} {
-		ch <- prometheus.MustNewConstMetric(c.metrics.states, prometheus.GaugeValue, float64(census.states[s]), string(s))
-	}
-	ch <- prometheus.MustNewConstMetric(c.metrics.queue, prometheus.GaugeValue, float64(census.waiting))
 }
 
 func (m *metrics) countReceipts(receipts []Receipt) {
@@ -166,4 +151,77 @@ func className(c health.Class) string {
 		return "acknowledged"
 	}
 	return string(c)
+}
+
+// restOfRegistrations is the label of all registrations together that have no series of their own. No name is like it: names hold colons.
+const restOfRegistrations = "other"
+
+// bookDescs describe what the metrics tell of the whole store, whichever process is asked.
+type bookDescs struct {
+	states                                                     *prometheus.Desc
+	accepted, ended, queued, bytes, discrepancy, forgotten     *prometheus.Desc
+	regAccepted, regEnded, regQueued, regBytes, regDiscrepancy *prometheus.Desc
+}
+
+func newDesc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("pulsegate_"+name, help, labels, nil)
+}
+
+func newBookDescs() bookDescs {
+	const of, ledger = "registration", "delivery_ledger_"
+	return bookDescs{
+		states:         newDesc("health_registrations", "Registrations of the whole store, by state.", "state"),
+		accepted:       newDesc(ledger+"accepted_deliveries_total", "Deliveries taken in by the whole store since it was made."),
+		ended:          newDesc(ledger+"ended_deliveries_total", "Of these, those that have their fate.", "fate"),
+		queued:         newDesc(ledger+"queued_deliveries", "Of these, those that wait or are under way."),
+		bytes:          newDesc(ledger+"queued_bytes", "Bytes of the events that wait or are under way."),
+		discrepancy:    newDesc(ledger+"discrepancy_deliveries", "Accepted less ended and queued: 0, or something is wrong."),
+		forgotten:      newDesc(ledger+"forgotten_deliveries_total", "Deliveries that the store had confirmed and knew no more when this process looked again."),
+		regAccepted:    newDesc("delivery_registration_accepted_deliveries_total", "Deliveries taken in for the registration; other: for all that have no series of their own.", of),
+		regEnded:       newDesc("delivery_registration_ended_deliveries_total", "Of these, those that have their fate.", of, "fate"),
+		regQueued:      newDesc("delivery_registration_queued_deliveries", "Of these, those that lie in the queue, waiting or under way.", of),
+		regBytes:       newDesc("delivery_registration_queued_bytes", "Bytes of the events that wait or are under way.", of),
+		regDiscrepancy: newDesc("delivery_registration_discrepancy_deliveries", "Accepted less ended and queued, read in one step: 0, or something is wrong.", of),
+	}
+}
+
+func (d bookDescs) describe(ch chan<- *prometheus.Desc) {
+	for _, desc := range []*prometheus.Desc{
+		d.states, d.accepted, d.ended, d.queued, d.bytes, d.discrepancy, d.forgotten, d.regAccepted, d.regEnded, d.regQueued, d.regBytes, d.regDiscrepancy,
+	} {
+		ch <- desc
+	}
+}
+
+func (d bookDescs) collect(b books, ch chan<- prometheus.Metric) {
+	gauge := func(desc *prometheus.Desc, n int64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, float64(n), labels...)
+	}
+	counter := func(desc *prometheus.Desc, n int64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(n), labels...)
+	}
+	for _, s := range []health.State{health.Healthy, health.Degraded, health.Down} {
+		gauge(d.states, b.states[s], string(s))
+	}
+	counter(d.accepted, b.total.accepted)
+	for _, fate := range FinalFates() {
+		counter(d.ended, b.total.fates[fate], string(fate))
+	}
+	gauge(d.queued, b.total.queued)
+	gauge(d.bytes, b.total.bytes)
+	gauge(d.discrepancy, b.total.discrepancy())
+	counter(d.forgotten, b.forgotten)
+	of := func(name string, l ledger) {
+		counter(d.regAccepted, l.accepted, name)
+		for _, fate := range FinalFates() {
+			counter(d.regEnded, l.fates[fate], name, string(fate))
+		}
+		gauge(d.regQueued, l.queued, name)
+		gauge(d.regBytes, l.bytes, name)
+	}
+	for _, s := range b.shown {
+		of(s.name, s.ledger)
+		gauge(d.regDiscrepancy, s.discrepancy(), s.name)
+	}
+	of(restOfRegistrations, b.rest)
 }

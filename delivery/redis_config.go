@@ -12,16 +12,17 @@ import (
 
 // Config is what a Carrier is made of.
 type Config struct {
-	Client          redis.UniversalClient // bounds its calls by their contexts, and does not retry them
-	Rules           health.Rules
-	DeliveryTimeout time.Duration // of one try; 0 means 5 s
-	QueueEvents     int64         // waiting events of one registration; 0 means 100,000
-	QueueBytes      int64         // their bytes; 0 means 256 MiB
-	InFlight        int           // tries at once in this process; 0 means 16,384
-	Replica         string        // unique name of this process, without colons; "" makes one
-	Sealer          *Sealer       // seals secrets at rest
-	Guard           GuardConfig
-	Log             *slog.Logger // nil means slog.Default
+	Client               redis.UniversalClient // bounds its calls by their contexts, and does not retry them
+	Rules                health.Rules
+	DeliveryTimeout      time.Duration // of one try; 0 means 5 s
+	QueueEvents          int64         // waiting events of one registration; 0 means 100,000
+	QueueBytes           int64         // their bytes; 0 means 256 MiB
+	InFlight             int           // tries at once in this process; 0 means 16,384
+	MetricsRegistrations int           // that have series of their own in the metrics; 0 means 200, less than 0 none
+	Replica              string        // unique name of this process, without colons; "" makes one
+	Sealer               *Sealer       // seals secrets at rest
+	Guard                GuardConfig
+	Log                  *slog.Logger // nil means slog.Default
 
 	// Dial, when set, replaces the guarded dialer: for tests with bots that have no address.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)

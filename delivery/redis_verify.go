@@ -156,9 +156,10 @@ func (v *verifier) count(f facts) {
 		return
 	}
 	v.result.Registrations++
-	v.result.Accepted += f.number("c:accepted")
-	v.result.Queued += f.waiting
-	for fate, n := range f.fates() {
+	l := f.ledger()
+	v.result.Accepted += l.accepted
+	v.result.Queued += l.queued
+	for fate, n := range l.fates {
 		v.result.Fates[fate] += n
 	}
 	if !f.measured {

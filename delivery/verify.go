@@ -29,11 +29,6 @@ func Checks() []Check {
 	return []Check{CheckLedger, CheckQueue, CheckWindow, CheckAttention, CheckIndex, CheckOutbox, CheckLeftover}
 }
 
-// FinalFates are the fates that a delivery ends in, in the order of the ledger.
-func FinalFates() []Fate {
-	return []Fate{Delivered, Failed, Suppressed, InMaintenance, Overflow, Expired, Withdrawn, Filtered}
-}
-
 // Finding is one thing that is not as it must be.
 type Finding struct {
 	Check   Check  `json:"check"`
@@ -60,25 +55,7 @@ func (v Verification) Balanced() bool {
 
 // String is the ledger of the whole store in one line.
 func (v Verification) String() string {
-	return fmt.Sprintf("verified %d registrations: %s", v.Registrations, ledgerText(v.Accepted, v.Fates, v.Queued))
-}
-
-// ledgerText spells the ledger out, with != where it does not balance.
-func ledgerText(accepted int64, fates map[Fate]int64, queued int64) string {
-	var b strings.Builder
-	sum, sign := queued, "="
-	for _, f := range FinalFates() {
-		sum += fates[f]
-	}
-	if sum != accepted {
-		sign = "!="
-	}
-	fmt.Fprintf(&b, "accepted %d %s ", accepted, sign)
-	for _, f := range FinalFates() {
-		fmt.Fprintf(&b, "%s %d + ", f, fates[f])
-	}
-	fmt.Fprintf(&b, "queued %d", queued)
-	return b.String()
+	return fmt.Sprintf("verified %d registrations: %s", v.Registrations, ledger{accepted: v.Accepted, fates: v.Fates, queued: v.Queued})
 }
 
 // attendedWithin is how late a gateway may be that looks twice a second and whose leases last 6 s.
@@ -105,12 +82,11 @@ type facts struct {
 
 func (f facts) number(field string) int64 { return toInt(f.standing[field]) }
 
-func (f facts) fates() map[Fate]int64 {
-	fates := map[Fate]int64{}
-	for _, fate := range FinalFates() {
-		fates[fate] = f.number("c:" + string(fate))
-	}
-	return fates
+// ledger is the registration's, with what lies in its queue.
+func (f facts) ledger() ledger {
+	l := readLedger(f.standing)
+	l.queued = f.waiting
+	return l
 }
 
 // leaving says that the registration was deleted, and that the last of its events are under way.
@@ -152,15 +128,11 @@ func (f facts) warning(c Check, format string, args ...any) Finding {
 
 func (f facts) ledgerFindings() []Finding {
 	var found []Finding
-	sum := f.waiting
-	for _, n := range f.fates() {
-		sum += n
-	}
 	switch {
 	case len(f.standing) == 0:
 		found = append(found, f.finding(CheckLedger, "its standing and its counters are gone"))
-	case f.number("c:accepted") != sum:
-		found = append(found, f.finding(CheckLedger, "%s", ledgerText(f.number("c:accepted"), f.fates(), f.waiting)))
+	case f.ledger().discrepancy() != 0:
+		found = append(found, f.finding(CheckLedger, "%s", f.ledger()))
 	}
 	if n := f.number("qn"); n != f.waiting {
 		found = append(found, f.finding(CheckQueue, "%d events are noted, %d wait", n, f.waiting))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -90,14 +91,15 @@ func (i *instance) newCarrier() (*delivery.Carrier, error) {
 		return nil, err
 	}
 	carrier, err := delivery.New(delivery.Config{
-		Client:          i.store.client,
-		Rules:           i.rules(),
-		DeliveryTimeout: i.DeliveryTimeout,
-		QueueEvents:     i.QueueEvents,
-		QueueBytes:      i.QueueBytes,
-		Sealer:          sealer,
-		Guard:           delivery.GuardConfig{Allow: allowed, AllowHTTP: i.AllowHTTP, Deny: i.denied()},
-		Log:             i.log,
+		Client:               i.store.client,
+		Rules:                i.rules(),
+		DeliveryTimeout:      i.DeliveryTimeout,
+		QueueEvents:          i.QueueEvents,
+		QueueBytes:           i.QueueBytes,
+		MetricsRegistrations: cmp.Or(i.MetricsRegistrations, -1),
+		Sealer:               sealer,
+		Guard:                delivery.GuardConfig{Allow: allowed, AllowHTTP: i.AllowHTTP, Deny: i.denied()},
+		Log:                  i.log,
 	})
 	if err != nil {
 		return nil, err

@@ -42,6 +42,8 @@ type serveCommand struct {
 	PlatformTokenFile string           `help:"File with the platform's bearer token." placeholder:"FILE"`
 	TagIDs            map[string]int64 `help:"The platform's ids of the handoff tags: standard=N,automatic=N,maintenance=N,parent=N." name:"tag-ids" mapsep:"," placeholder:"NAME=N,…"`
 
+	MetricsRegistrations int `help:"Registrations that have series of their own in /metrics: the busiest; the others are summed up as \"other\". At most 2000." default:"200"`
+
 	DrainGrace time.Duration `help:"Time between not being ready and closing the listeners, when stopping." default:"500ms"`
 	Try        bool          `help:"Print an admin token of the company demo, and three curl lines to try."`
 }
@@ -85,6 +87,8 @@ func (c serveCommand) checkRules() error {
 		return wrongSetting("--delivery-timeout %v: must be from 500ms to 30s", c.DeliveryTimeout)
 	case c.QueueEvents < 1 || c.QueueBytes < 256<<10:
 		return wrongSetting("--queue-events must be at least 1, --queue-bytes at least 262144, which is one event")
+	case c.MetricsRegistrations < 0 || c.MetricsRegistrations > 2000:
+		return wrongSetting("--metrics-registrations %d: must be from 0 to 2000", c.MetricsRegistrations)
 	case c.DrainGrace < 0 || c.DrainGrace > time.Minute:
 		return wrongSetting("--drain-grace %v: must be from 0s to 1m", c.DrainGrace)
 	}
