@@ -2,48 +2,85 @@ package delivery_test
 
 import (
 	"context"
-	"net"
+	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
+	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/pulsegate/pulsegate/cmd/rig"
 	"github.com/pulsegate/pulsegate/delivery"
 	"github.com/pulsegate/pulsegate/health"
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 )
 
-// onBothStores runs a contract test on the in-memory store in fake time, and on a real redis-server in real time.
+// onBothStores runs a contract test on the in-memory store in fake time, and on a real redis-server and a real cluster in real time.
 func onBothStores(t *testing.T, contract func(t *testing.T, client redis.UniversalClient)) {
 	t.Run("in process", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) { contract(t, newMiniredis(t)) })
 	})
 	t.Run("redis-server", func(t *testing.T) { contract(t, newRedisServer(t)) })
+	t.Run("cluster", func(t *testing.T) { contract(t, emptyCluster(t)) })
 }
 
-// newRedisServer starts a redis-server of the test's own on a unix socket.
+// newRedisServer starts a redis-server of the test's own.
 func newRedisServer(t testing.TB) redis.UniversalClient {
-	bin, err := exec.LookPath("redis-server")
-	require.NoError(t, err, "install redis-server (Debian: apt-get install redis-server), or run make test, which does")
-	dir, err := os.MkdirTemp("", "pg")
-	require.NoError(t, err)
-	sock := filepath.Join(dir, "s")
-	cmd := exec.Command(bin, "--port", "0", "--unixsocket", sock, "--save", "", "--appendonly", "no", "--dir", dir)
-	require.NoError(t, cmd.Start())
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		_ = os.RemoveAll(dir)
-	})
-	c := newClient(t, func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", sock)
-	})
-	require.Eventually(t, func() bool { return c.Ping(context.Background()).Err() == nil }, 10*time.Second, 5*time.Millisecond)
-	return c
+	return rig.StartServer(t, rig.ServerConfig{}).Client()
+}
+
+// cluster is started by the first test that wants one and serves all that follow, one after the other.
+var cluster struct {
+	owner processOwner
+	start sync.Once
+	*rig.Cluster
+}
+
+// emptyCluster returns a client of a cluster of three masters that holds nothing.
+func emptyCluster(t testing.TB) redis.UniversalClient {
+	cluster.start.Do(func() { cluster.Cluster = rig.StartCluster(&cluster.owner, 3, 0) })
+	for _, node := range cluster.Nodes {
+		require.NoError(t, node.Client().FlushAll(t.Context()).Err())
+	}
+	return cluster.NewClient(t)
+}
+
+// TestMain ends what outlives a test.
+func TestMain(m *testing.M) {
+	redis.SetLogger(mute{})
+	status := m.Run()
+	cluster.owner.end()
+	os.Exit(status)
+}
+
+// mute is a logger that says nothing: servers that are away are not news here.
+type mute struct{}
+
+func (mute) Printf(context.Context, string, ...any) {}
+
+// processOwner owns what lives as long as the process.
+type processOwner struct{ cleanups []func() }
+
+func (o *processOwner) end() {
+	for _, f := range slices.Backward(o.cleanups) {
+		f()
+	}
+}
+
+func (*processOwner) Helper()                      {}
+func (o *processOwner) Cleanup(f func())           { o.cleanups = append(o.cleanups, f) }
+func (*processOwner) Logf(string, ...any)          {}
+func (*processOwner) Fatalf(text string, a ...any) { panic(fmt.Sprintf(text, a...)) }
+
+func (o *processOwner) TempDir() string {
+	dir, err := os.MkdirTemp("", "pulsegate-rig-")
+	if err != nil {
+		panic(err)
+	}
+	o.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }
 
 // quick are rules under which a story of minutes takes a second.

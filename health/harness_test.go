@@ -1,20 +1,15 @@
 package health_test
 
 import (
-	"bufio"
 	"context"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
+	"github.com/pulsegate/pulsegate/cmd/rig"
 	"github.com/pulsegate/pulsegate/health"
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
@@ -67,29 +62,7 @@ func inMemory(t testing.TB) *stage {
 // onServer starts a redis-server of the test's own, which ends with it.
 func onServer(t testing.TB) *stage {
 	t.Helper()
-	path, err := exec.LookPath("redis-server")
-	require.NoError(t, err, "these tests need redis-server 6.2 or newer on the PATH (Debian, Ubuntu: apt-get install redis-server; macOS: brew install redis)")
-	dir, err := os.MkdirTemp("", "pg") // short: the path of a socket may have 107 bytes
-	require.NoError(t, err)
-	socket := filepath.Join(dir, "s")
-	cmd := exec.Command(path, "--port", "0", "--unixsocket", socket, "--save", "", "--appendonly", "no", "--hz", "500", "--dir", dir)
-	out, err := cmd.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
-	drained := make(chan struct{})
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		<-drained
-		_ = cmd.Wait()
-		_ = os.RemoveAll(dir)
-	})
-	lines := bufio.NewReader(out)
-	log, ready := awaitReady(lines)
-	go func() { defer close(drained); _, _ = io.Copy(io.Discard, lines) }()
-	require.True(t, ready, "redis-server did not start: %s", log)
-	c := newClient(t, func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-	})
+	c := rig.StartServer(t, rig.ServerConfig{Args: []string{"--hz", "500"}}).Client()
 	return &stage{
 		client: c, spans: []int64{120, 125, 181},
 		pass: func(d time.Duration) { // the server itself waits, for an element that never comes
@@ -97,20 +70,6 @@ func onServer(t testing.TB) *stage {
 			require.ErrorIs(t, err, redis.Nil)
 		},
 		now: func() time.Time { return serverTime(t, c) },
-	}
-}
-
-func awaitReady(lines *bufio.Reader) (string, bool) {
-	var log strings.Builder
-	for {
-		line, err := lines.ReadString('\n')
-		log.WriteString(line)
-		if strings.Contains(line, "eady to accept connections") {
-			return "", true
-		}
-		if err != nil {
-			return log.String(), false
-		}
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	main "github.com/pulsegate/pulsegate/cmd/pulsegate"
+	"github.com/pulsegate/pulsegate/cmd/rig"
 )
 
 // open chooses a store on data without a --redis, and stops it with the test unless it was stopped before.
@@ -249,30 +249,6 @@ func TestWithoutAServerTheStoreIsInProcessAndSaysSo(t *testing.T) {
 	require.ErrorContains(t, err, "--require-durable: no redis-server is on the PATH")
 }
 
-// freePort is a port of the loopback interface that nobody listens on.
-func freePort(t testing.TB) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer func() { require.NoError(t, listener.Close()) }()
-	_, port, err := net.SplitHostPort(listener.Addr().String())
-	require.NoError(t, err)
-	return port
-}
-
-// server starts a redis-server that no gateway manages, and returns its URL.
-func server(t testing.TB, args ...string) string {
-	t.Helper()
-	port := freePort(t)
-	command := exec.Command("redis-server", append([]string{"--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", t.TempDir()}, args...)...)
-	require.NoError(t, command.Start())
-	t.Cleanup(func() {
-		_ = command.Process.Kill()
-		_ = command.Wait()
-	})
-	return "redis://127.0.0.1:" + port
-}
-
 func TestDurabilityIsFoundByAskingTheServer(t *testing.T) {
 	for name, c := range map[string]struct {
 		args []string
@@ -286,17 +262,13 @@ func TestDurabilityIsFoundByAskingTheServer(t *testing.T) {
 		"evicting":            {[]string{"--appendonly", "yes", "--maxmemory-policy", "allkeys-lru"}, "process", "set maxmemory-policy noeviction"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			url := server(t, c.args...)
-			var s main.Store
-			eventually(t, func() (ok bool) {
-				var err error
-				s, err = main.OpenStore(context.Background(), url, "", false, io.Discard)
-				return err == nil
-			}, "the server answers")
+			url := rig.StartServer(t, rig.ServerConfig{Args: c.args}).URL
+			s, err := main.OpenStore(t.Context(), url, "", false, io.Discard)
+			require.NoError(t, err)
 			require.Equal(t, c.tier, s.Tier)
 			require.NoError(t, s.Stop(t.Context()))
 
-			s, err := main.OpenStore(t.Context(), url, "", true, io.Discard)
+			s, err = main.OpenStore(t.Context(), url, "", true, io.Discard)
 			if c.fix == "" {
 				require.NoError(t, err)
 				require.NoError(t, s.Stop(t.Context()))
@@ -309,7 +281,7 @@ func TestDurabilityIsFoundByAskingTheServer(t *testing.T) {
 }
 
 func TestRedisThatIsAwayStopsTheStart(t *testing.T) {
-	_, err := main.OpenStore(t.Context(), "redis://127.0.0.1:"+freePort(t), "", false, io.Discard)
+	_, err := main.OpenStore(t.Context(), "redis://"+rig.FreeAddress(t), "", false, io.Discard)
 	require.ErrorContains(t, err, "reach the store (Redis at 127.0.0.1:")
 }
 

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"os/exec"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,20 +17,15 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
+
+	"github.com/pulsegate/pulsegate/cmd/rig"
 )
 
 // storyRedis starts a redis-server with an append-only file, and returns its URL and a client.
 func storyRedis(t testing.TB) (string, *redis.Client) {
 	t.Helper()
-	_, err := exec.LookPath("redis-server")
-	require.NoError(t, err, "this test needs a redis-server, 6.2 or newer: apt-get install redis-server")
-	url := server(t, "--appendonly", "yes")
-	options, err := redis.ParseURL(url)
-	require.NoError(t, err)
-	client := redis.NewClient(options)
-	t.Cleanup(func() { _ = client.Close() })
-	eventually(t, func() bool { return client.Ping(t.Context()).Err() == nil }, "redis-server answers")
-	return url, client
+	s := rig.StartServer(t, rig.ServerConfig{Args: rig.AppendOnly()})
+	return s.URL, s.Client()
 }
 
 // arrival is one request at a bot.

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/pulsegate/pulsegate/cmd/rig"
 )
 
 // program is a process of the built binary, and the lines that it prints.
@@ -94,7 +96,7 @@ func TestWalkthroughWithProcesses(t *testing.T) {
 	token, err := exec.Command(binary, "token", "--key-file", filepath.Join(dir, "data", "pulsegate.key"), "--company", "demo").Output()
 	require.NoError(t, err)
 	p := &gatewayProcess{api: api, token: strings.TrimSpace(string(token))}
-	address := "127.0.0.1:" + freePort(t)
+	address := rig.FreeAddress(t)
 	bot := launch(t, binary, "bot", "--listen", address)
 	bot.await(t, "bot listens on")
 	require.Equal(t, http.StatusAccepted, registerBot(t, p, "page", "bot", "http://"+address+"/", nil))

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/pulsegate/pulsegate/cmd/rig"
 )
 
 // verified is what verify --json prints.
@@ -72,9 +74,8 @@ verified 1 registrations: accepted 4 != delivered 3 + failed 0 + suppressed 0 + 
 const balancedLine = "verified 1 registrations: accepted 3 = delivered 3 + failed 0 + suppressed 0 + maintenance 0 + overflow 0 + expired 0 + withdrawn 0 + filtered 0 + queued 0\n"
 
 func TestVerifyWorksOnANamedRedis(t *testing.T) {
-	url := server(t)
-	eventually(t, func() bool { exit, _, _ := run("verify", "--redis", url); return exit == 0 }, "the server answers")
-	_, out, _ := run("verify", "--redis", url)
+	exit, out, errs := run("verify", "--redis", rig.StartServer(t, rig.ServerConfig{}).URL)
+	require.Zero(t, exit, errs)
 	require.Contains(t, out, "no gateway has ever worked on this Redis")
 	require.Contains(t, out, "verified 0 registrations: accepted 0 = ")
 }
@@ -87,7 +88,7 @@ func TestVerifyRefusesWhatItCannotVerify(t *testing.T) {
 	}{
 		"no data":      {[]string{"--data", t.TempDir()}, 2, "no gateway has run a redis-server there"},
 		"no scheme":    {[]string{"--redis", "http://h"}, 2, "--redis: the scheme must be redis"},
-		"nobody there": {[]string{"--redis", "redis://127.0.0.1:" + freePort(t)}, 1, "reach the store (Redis at 127.0.0.1:"},
+		"nobody there": {[]string{"--redis", "redis://" + rig.FreeAddress(t)}, 1, "reach the store (Redis at 127.0.0.1:"},
 	} {
 		began := time.Now()
 		exit, out, errs := run(append([]string{"verify"}, c.args...)...)

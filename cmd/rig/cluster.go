@@ -20,8 +20,8 @@ type Cluster struct {
 	Nodes []*Server // those that began as masters first; the i-th replica of Nodes[i%masters] follows them
 	URL   string    // redis+cluster://host:port,…
 
-	tb     TB
-	client *redis.ClusterClient
+	tb        TB
+	addresses []string
 }
 
 // StartCluster starts a cluster whose masters share the slots evenly and have the replicas in turn, with an append-only file each, and
@@ -29,26 +29,27 @@ type Cluster struct {
 func StartCluster(tb TB, masters, replicas int) *Cluster {
 	tb.Helper()
 	c := &Cluster{tb: tb}
-	var addresses []string
 	for range masters + replicas {
 		node := launch(tb, ServerConfig{Args: append(AppendOnly(), "--cluster-enabled", "yes", "--cluster-node-timeout", "2000",
 			"--cluster-require-full-coverage", "no", "--cluster-replica-validity-factor", "0")})
 		c.Nodes = append(c.Nodes, node)
-		addresses = append(addresses, node.Addr)
+		c.addresses = append(c.addresses, node.Addr)
 	}
-	c.URL = "redis+cluster://" + strings.Join(addresses, ",")
+	c.URL = "redis+cluster://" + strings.Join(c.addresses, ",")
 	c.join(masters)
 	c.AwaitWhole()
-	c.client = redis.NewClusterClient(&redis.ClusterOptions{
-		Addrs: addresses, MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true, DisableIdentity: true, DialTimeout: 2 * time.Second,
-		ReadTimeout: 5 * time.Second, ClusterStateReloadInterval: time.Second, MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
-	})
-	tb.Cleanup(func() { _ = c.client.Close() })
 	return c
 }
 
-// Client is a client of the cluster, without retries, that is closed with the TB.
-func (c *Cluster) Client() *redis.ClusterClient { return c.client }
+// NewClient returns a client of the cluster, without retries but for redirections, that is closed with tb.
+func (c *Cluster) NewClient(tb TB) *redis.ClusterClient {
+	client := redis.NewClusterClient(&redis.ClusterOptions{
+		Addrs: c.addresses, MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true, DisableIdentity: true, DialTimeout: 2 * time.Second,
+		ReadTimeout: 5 * time.Second, ClusterStateReloadInterval: time.Second, MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+	})
+	tb.Cleanup(func() { _ = client.Close() })
+	return client
+}
 
 // join gives the masters their slots, has all nodes meet, and gives the replicas their masters.
 func (c *Cluster) join(masters int) {

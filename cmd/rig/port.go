@@ -14,6 +14,12 @@ const (
 	busOffset  = ports
 )
 
+// FreeAddress draws a host:port of 127.0.0.1 that nobody listens on at present.
+func FreeAddress(tb TB) string {
+	tb.Helper()
+	return loopback(freePort(tb))
+}
+
 // freePort draws a port that nobody listens on at present, neither there nor busOffset above.
 func freePort(tb TB) int {
 	tb.Helper()

@@ -62,7 +62,7 @@ func TestSentinelsPromoteTheReplicaOfADeadMaster(t *testing.T) {
 
 func TestClusterServesMovesAndFailsOver(t *testing.T) {
 	c := rig.StartCluster(t, 3, 3)
-	client := c.Client()
+	client := c.NewClient(t)
 	for i := range 300 {
 		require.NoError(t, client.Set(t.Context(), strconv.Itoa(i), i, 0).Err())
 	}
