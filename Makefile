@@ -5,6 +5,7 @@ GO ?= go
 VULNDB ?=
 FUZZTIME ?= 5s
 TESTFLAGS ?=
+FAULTS ?=
 
 GOFUMPT = mvdan.cc/gofumpt@v0.12.0
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -12,7 +13,7 @@ DEADCODE = golang.org/x/tools/cmd/deadcode@v0.52.0
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.8.0
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench demo build redis format tidy vet staticcheck deadcode architecture fuzz vulnerabilities
+.PHONY: help run test faults check bench demo build redis format tidy vet staticcheck deadcode architecture fuzz vulnerabilities
 
 help: ## list the jobs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
@@ -32,6 +33,9 @@ bench: build redis ## measure the gateway beside a bare relay on this machine
 test: redis ## every test, with the race detector, on a real redis-server as well
 	$(GO) test -race -shuffle=on $(TESTFLAGS) ./...
 	@echo "make test: all tests passed"
+
+faults: redis ## every row of the fault checklist in full size, with what each measured; FAULTS="--markdown FILE" keeps the table
+	$(GO) run ./cmd/faults $(FAULTS)
 
 redis: # a redis-server on the PATH, installed where there is none and it may
 	@bash .ci/redis

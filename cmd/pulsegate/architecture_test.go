@@ -21,7 +21,7 @@ import (
 const module = "github.com/pulsegate/pulsegate/"
 
 // rooms are the folders of the project, each of which may import those after it and none before it.
-var rooms = []string{"cmd/pulsegate", "gateway", "notify", "delivery", "health", rigRoom}
+var rooms = []string{"cmd/faults", "cmd/pulsegate", "gateway", "notify", "delivery", "health", rigRoom}
 
 // rigRoom makes faults: only commands and tests may import it.
 const rigRoom = "cmd/rig"
