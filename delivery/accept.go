@@ -15,7 +15,10 @@ func (c *Carrier) Accept(ctx context.Context, company string, events []Incoming)
 	receipts := make([]Receipt, len(events))
 	work := make([]*accepted, len(events))
 	for i, in := range events {
-		ev, err := parseEvent(in.Body)
+		ev, err := in.event, error(nil)
+		if ev == nil {
+			ev, err = c.parser.parse(in.Body)
+		}
 		if err == nil && ev.entity.CompanyKey != company {
 			err = ErrUnknownEntity
 		}

@@ -27,6 +27,7 @@ type Carrier struct {
 	slots   chan struct{} // tries at once
 	signal  chan struct{} // something was put into the outbox
 	metrics *metrics
+	parser  Parser
 	books   *bookkeeper
 
 	accepts *batcher[*acceptCall]

@@ -9,6 +9,7 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"sync"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -24,6 +25,8 @@ const (
 type Incoming struct {
 	Body []byte
 	Key  string // the Idempotency-Key header, made distinct within a batch by its index; the event's own id comes before it
+
+	event *event // of Body, when a Parser has read it
 }
 
 // span is a stretch of the event's bytes; zero when the field is absent.
@@ -50,9 +53,32 @@ type event struct {
 	coordinate, end                  int64 // just after the brace that opens coordinate; at the brace that closes the event
 }
 
-// reader walks the tokens of one event.
+// Parser reads the envelopes of events. Its zero value is ready; it keeps what one reading leaves for the next. Safe for concurrent use.
+type Parser struct{ readers sync.Pool }
+
+// Parse reads one event, which must be one strict JSON value without anything behind it, and gives it the caller's key. Its errors are
+// *EventError. The event keeps body.
+func (p *Parser) Parse(body []byte, key string) (Incoming, error) {
+	ev, err := p.parse(body)
+	return Incoming{Body: body, Key: key, event: ev}, err
+}
+
+func (p *Parser) parse(body []byte) (*event, error) {
+	if len(body) > MaxEventBytes {
+		return nil, &EventError{Field: "event", Problem: fmt.Sprintf("may not be larger than %d bytes", MaxEventBytes)}
+	}
+	r, ok := p.readers.Get().(*reader)
+	if !ok {
+		r = &reader{dec: new(jsontext.Decoder)}
+	}
+	defer p.readers.Put(r)
+	return r.read(body)
+}
+
+// reader walks the tokens of one event. It may be used again for the next.
 type reader struct {
 	dec        *jsontext.Decoder
+	source     bytes.Buffer // what dec reads, in place
 	ev         *event
 	typ        string
 	op         string
@@ -63,43 +89,56 @@ type reader struct {
 	opened int64 // just after the brace of the object that was entered last
 }
 
-// parseEvent reads the envelope. Its errors are *EventError.
-func parseEvent(body []byte) (*event, error) {
-	if len(body) > MaxEventBytes {
-		return nil, &EventError{Field: "event", Problem: fmt.Sprintf("may not be larger than %d bytes", MaxEventBytes)}
-	}
-	r := &reader{dec: jsontext.NewDecoder(bytes.NewReader(body)), ev: &event{body: body}}
-	if err := r.object("event", r.top); err != nil {
+// read reads one event. Nothing of it stays in the reader.
+func (r *reader) read(body []byte) (*event, error) {
+	*r = reader{dec: r.dec, source: *bytes.NewBuffer(body), ev: &event{body: body}}
+	ev := r.ev
+	defer func() { r.ev, r.source, r.ownerFault = nil, bytes.Buffer{}, nil }()
+	r.dec.Reset(&r.source)
+	if err := r.object("event", (*reader).top); err != nil {
 		return nil, err
 	}
-	r.ev.end = r.dec.InputOffset() - 1
+	ev.end = r.dec.InputOffset() - 1
 	if _, err := r.dec.ReadToken(); !errors.Is(err, io.EOF) {
-		return nil, &EventError{Field: "event", Problem: fmt.Sprintf("has trailing data after byte %d", r.ev.end+1), Malformed: true}
+		return nil, &EventError{Field: "event", Problem: fmt.Sprintf("has trailing data after byte %d", ev.end+1), Malformed: true}
 	}
-	return r.ev, r.check()
+	return ev, r.check()
 }
 
 // object walks one object and calls field for each member, which must consume the value.
-func (r *reader) object(name string, field func(name string) error) error {
+func (r *reader) object(name string, field func(r *reader, name []byte) error) error {
 	if k := r.dec.PeekKind(); k != '{' && k != 0 {
-		return &EventError{Field: name, Problem: "must be an object", Malformed: name == "event"}
+		return &EventError{Field: name, Problem: "must be a JSON object", Malformed: name == "event"}
 	}
 	if _, err := r.dec.ReadToken(); err != nil {
 		return r.malformed(err)
 	}
 	r.opened = r.dec.InputOffset()
-	for {
-		tok, err := r.dec.ReadToken()
+	for r.dec.PeekKind() == '"' {
+		quoted, err := r.dec.ReadValue()
 		if err != nil {
 			return r.malformed(err)
 		}
-		if tok.Kind() == '}' {
-			return nil
+		key, err := unquoted(quoted)
+		if err != nil {
+			return r.malformed(err)
 		}
-		if err := field(tok.String()); err != nil {
+		if err := field(r, key); err != nil {
 			return err
 		}
 	}
+	if _, err := r.dec.ReadToken(); err != nil {
+		return r.malformed(err)
+	}
+	return nil
+}
+
+// unquoted is the text of a JSON string; where nothing is escaped, it is a part of v.
+func unquoted(v jsontext.Value) ([]byte, error) {
+	if bytes.IndexByte(v, '\\') < 0 {
+		return v[1 : len(v)-1], nil
+	}
+	return jsontext.AppendUnquote(nil, v)
 }
 
 func (r *reader) malformed(err error) error {
@@ -128,7 +167,7 @@ func (r *reader) text(field string, into *string) error {
 	switch v.Kind() {
 	case 'n':
 	case '"':
-		b, err := jsontext.AppendUnquote(nil, v)
+		b, err := unquoted(v)
 		if err != nil {
 			return r.malformed(err)
 		}
@@ -139,9 +178,9 @@ func (r *reader) text(field string, into *string) error {
 	return nil
 }
 
-func (r *reader) top(name string) (err error) {
+func (r *reader) top(name []byte) (err error) {
 	ev := r.ev
-	switch name {
+	switch string(name) {
 	case "id":
 		return r.text("id", &ev.ownID)
 	case "type":
@@ -153,13 +192,13 @@ func (r *reader) top(name string) (err error) {
 			_, _, err = r.value()
 			return err
 		}
-		return r.object("coordinate", r.inCoordinate)
+		return r.object("coordinate", (*reader).inCoordinate)
 	case "author":
 		if r.dec.PeekKind() == 'n' {
 			_, _, err = r.value()
 			return err
 		}
-		return r.object("author", r.inAuthor)
+		return r.object("author", (*reader).inAuthor)
 	case "metadata":
 		ev.metadata, _, err = r.value()
 		return err
@@ -177,12 +216,12 @@ func (r *reader) top(name string) (err error) {
 	return err
 }
 
-func (r *reader) inCoordinate(name string) (err error) {
+func (r *reader) inCoordinate(name []byte) (err error) {
 	ev := r.ev
 	if ev.coordinate == 0 {
 		ev.coordinate = r.opened
 	}
-	switch name {
+	switch string(name) {
 	case "companyKey":
 		return r.text("coordinate.companyKey", &ev.entity.CompanyKey)
 	case "networkKey":
@@ -211,8 +250,8 @@ func (r *reader) inCoordinate(name string) (err error) {
 	return err
 }
 
-func (r *reader) inAuthor(name string) error {
-	switch name {
+func (r *reader) inAuthor(name []byte) error {
+	switch string(name) {
 	case "id":
 		return r.text("author.id", &r.ev.author)
 	case "fullName":
@@ -233,8 +272,8 @@ func (r *reader) inOwner() error {
 	}
 	inner := &reader{dec: jsontext.NewDecoder(bytes.NewReader(v)), ev: r.ev}
 	var typ string
-	err = inner.object("owner", func(name string) error {
-		switch name {
+	err = inner.object("owner", func(inner *reader, name []byte) error {
+		switch string(name) {
 		case "type":
 			return inner.text("owner.type", &typ)
 		case "appId":

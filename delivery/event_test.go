@@ -16,15 +16,15 @@ const coordinate = `"coordinate":{"companyKey":"acme","networkKey":"sms","extern
 func TestEventFaultsNameTheField(t *testing.T) {
 	for _, c := range []struct{ body, want string }{
 		{``, "event is not valid JSON"},
-		{`null`, "event must be an object"},
-		{`[]`, "event must be an object"},
+		{`null`, "event must be a JSON object"},
+		{`[]`, "event must be a JSON object"},
 		{"\xef\xbb\xbf{}", "event is not valid JSON"},
 		{`{}`, "type may not be empty"},
 		{`{"type":"message",` + coordinate + `}`, "author.id may not be empty"},
 		{`{"coordinate":{"companyKey":"a","networkKey":"n","externalId":"e","normalizedAuthorId":"z"},"type":"message"}`, "author.id may not be empty"},
 		{`{"type":1}`, "type must be a string"},
 		{`{"type":"message"}`, "coordinate.companyKey may not be empty"},
-		{`{"type":"message","coordinate":[]}`, "coordinate must be an object"},
+		{`{"type":"message","coordinate":[]}`, "coordinate must be a JSON object"},
 		{`{"type":"message","coordinate":{"companyKey":{}}}`, "coordinate.companyKey must be a string"},
 		{`{"type":"message","coordinate":{"companyKey":"a","networkKey":"n"}}`, "coordinate.externalId may not be empty"},
 		{`{"type":"message","coordinate":{"companyKey":"a","networkKey":"n","externalId":"` + strings.Repeat("x", 1024) + `"},"author":{"id":"a"}}`, "coordinate.externalId may not be longer"},

@@ -11,7 +11,7 @@ import (
 
 // ParseAndSplice parses an event and returns it as the bot app would get it.
 func ParseAndSplice(body []byte, r Registration, owner *Owner) ([]byte, error) {
-	ev, err := parseEvent(body)
+	ev, err := new(Parser).parse(body)
 	if err != nil {
 		return nil, err
 	}

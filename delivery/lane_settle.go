@@ -117,7 +117,7 @@ func (l *lane) append(call *settleCall) {
 		size += len(q.body)
 		if after(q.sid, l.cursor) {
 			l.cursor = q.sid
-			l.lines.push(newTask(q))
+			l.lines.push(newTask(q, &l.c.parser))
 		}
 	}
 	if len(call.events) > 0 && (len(call.events) == call.max || size >= call.maxBytes) {

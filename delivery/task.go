@@ -35,9 +35,9 @@ type task struct {
 	retryAt time.Time
 }
 
-func newTask(q queuedEvent) *task {
+func newTask(q queuedEvent, p *Parser) *task {
 	t := &task{sid: q.sid, part: q.part, body: q.body, author: q.author, kind: q.kind}
-	if ev, err := parseEvent(q.body); err == nil {
+	if ev, err := p.parse(q.body); err == nil {
 		t.ev = ev
 	}
 	return t

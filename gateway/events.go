@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"mime"
 	"net/http"
@@ -21,6 +22,7 @@ const (
 // piece is one event of a body, byte for byte as it came, or why it is none.
 type piece struct {
 	body []byte
+	at   int64 // where it starts in the body
 	err  error
 }
 
@@ -37,6 +39,8 @@ func split(body []byte, contentType string) (pieces []piece, batch bool, err err
 	case trimmed[0] == '[':
 		pieces, err = splitArray(body)
 		return pieces, true, err
+	case bytes.IndexByte(trimmed, '\n') < 0: // the usual case; whether it is one JSON value is seen when it is parsed
+		return []piece{checked(trimmed, 0)}, false, nil
 	}
 	end, err := firstValue(body)
 	if err != nil {
@@ -45,7 +49,7 @@ func split(body []byte, contentType string) (pieces []piece, batch bool, err err
 	rest := body[end:]
 	next := bytes.TrimLeft(rest, jsonSpace)
 	if len(next) == 0 {
-		return []piece{checked(trimmed)}, false, nil
+		return []piece{checked(trimmed, 0)}, false, nil
 	}
 	if bytes.IndexByte(rest[:len(rest)-len(next)], '\n') >= 0 {
 		pieces, err = splitLines(body)
@@ -83,12 +87,7 @@ func splitArray(body []byte) ([]piece, error) {
 	}
 	pieces := make([]piece, len(spans))
 	for i, s := range spans {
-		text := body[s[0]:s[1]]
-		if err := checkJSON(text); err != nil {
-			pieces[i] = piece{err: malformed(err, s[0])}
-			continue
-		}
-		pieces[i] = checked(text)
+		pieces[i] = checked(body[s[0]:s[1]], s[0])
 	}
 	return pieces, nil
 }
@@ -107,24 +106,36 @@ func splitLines(body []byte) ([]piece, error) {
 		if len(pieces) == batchLimit {
 			return nil, errTooMany
 		}
-		if err := checkJSON(line); err != nil {
-			pieces = append(pieces, piece{err: malformed(err, start)})
-			continue
-		}
-		pieces = append(pieces, checked(text))
+		pieces = append(pieces, checked(text, start+int64(bytes.Index(line, text))))
 	}
 	return pieces, nil
 }
 
-// checked is the piece of an event that is well-formed JSON.
-func checked(text []byte) piece {
-	switch {
-	case text[0] != '{':
-		return piece{err: &delivery.EventError{Field: "event", Problem: "must be a JSON object", Malformed: true}}
-	case len(text) > eventLimit:
+// checked is the piece of text, which starts at a byte of the body, if text may be an event.
+func checked(text []byte, at int64) piece {
+	if len(text) > eventLimit {
 		return piece{err: &delivery.EventError{Field: "event", Problem: "may not be larger than 256 KiB"}}
 	}
-	return piece{body: text}
+	return piece{body: text, at: at}
+}
+
+// parse reads the envelope of a piece. What is not JSON is looked at again, to say what is wrong and where in the whole body.
+func (g *Gateway) parse(p piece, key string) (delivery.Incoming, error) {
+	if p.err != nil {
+		return delivery.Incoming{}, p.err
+	}
+	if at := tooDeep(p.body); at >= 0 {
+		return delivery.Incoming{}, malformed(&jsonFault{what: "nested more than 100 deep", offset: at}, p.at)
+	}
+	in, err := g.parser.Parse(p.body, key)
+	var event *delivery.EventError
+	if err == nil || !errors.As(err, &event) || !event.Malformed {
+		return in, err
+	}
+	if fault := checkJSON(p.body); fault != nil {
+		return in, malformed(fault, p.at)
+	}
+	return in, err
 }
 
 // malformed is the fault of an event that starts at offset start of the body.
@@ -143,6 +154,27 @@ type receipt struct {
 	Fate      delivery.Fate `json:"fate,omitempty"`
 	Error     string        `json:"error,omitempty"`
 	Retryable *bool         `json:"retryable,omitempty"` // with an error: the same again may succeed
+}
+
+// receiptList is the answer to a request whose events were stored, or some of them.
+type receiptList []receipt
+
+// append writes the answer's body. Ids, fates and the request id are ours and hold nothing to escape.
+func (l receiptList) append(to []byte, requestID string) []byte {
+	to = append(to, `{"data":[`...)
+	for i, r := range l {
+		if i > 0 {
+			to = append(to, ',')
+		}
+		if r.Error != "" {
+			text, _ := json.Marshal(r) // strings and a flag: it cannot fail
+			to = append(to, text...)
+			continue
+		}
+		to = append(append(to, `{"id":"`...), r.ID...)
+		to = append(append(append(to, `","fate":"`...), r.Fate...), `"}`...)
+	}
+	return append(append(append(to, `],"requestId":"`...), requestID...), `"}`...)
 }
 
 // postEvents takes one event, an array or lines of events in.
@@ -174,13 +206,14 @@ func (g *Gateway) accept(ctx context.Context, company string, pieces []piece, ke
 	good := make([]delivery.Incoming, 0, len(pieces))
 	places := make([]int, 0, len(pieces))
 	for i, p := range pieces {
-		if p.err != nil {
-			all[i].Err = p.err
-			continue
-		}
-		in := delivery.Incoming{Body: p.body, Key: key}
+		own := key
 		if batch && key != "" {
-			in.Key = key + "\x00" + strconv.Itoa(i) // the header itself can hold no NUL
+			own = key + "\x00" + strconv.Itoa(i) // the header itself can hold no NUL
+		}
+		in, err := g.parse(p, own)
+		if err != nil {
+			all[i].Err = err
+			continue
 		}
 		good, places = append(good, in), append(places, i)
 		all[i].Err = errNoReceipt // until there is one: only what is known to be stored is answered as stored
@@ -192,7 +225,10 @@ func (g *Gateway) accept(ctx context.Context, company string, pieces []piece, ke
 		all[places[i]] = r
 	}
 	for _, i := range places {
-		if f, _ := faultFor(all[i].Err, general); all[i].Err != nil && f.status == http.StatusInternalServerError {
+		if all[i].Err == nil {
+			continue
+		}
+		if f, _ := faultFor(all[i].Err, general); f.status == http.StatusInternalServerError {
 			g.Log.Error("event was not accepted", "err", all[i].Err)
 			break // one line for all of a request
 		}
@@ -202,8 +238,8 @@ func (g *Gateway) accept(ctx context.Context, company string, pieces []piece, ke
 
 // receipts is the answer to what was handed in: 202 when anything was stored, else what all refusals have in common.
 func receipts(all []delivery.Receipt, requestID string) answer {
-	data := make([]receipt, len(all))
-	statuses := map[int]bool{}
+	data := make(receiptList, len(all))
+	statuses := make(map[int]bool, 2)
 	var words []string
 	for i, r := range all {
 		if r.Err == nil {

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"sync/atomic"
 	"time"
+
+	"github.com/pulsegate/pulsegate/delivery"
 )
 
 // The limits of the listeners.
@@ -34,6 +36,7 @@ type Config struct {
 type Gateway struct {
 	Config
 	metrics  *metrics
+	parser   delivery.Parser
 	public   http.Handler
 	draining atomic.Bool
 }

@@ -49,6 +49,9 @@ func firstValue(text []byte) (end int64, err error) {
 
 // tooDeep returns the offset of the first bracket of the first value that is nested more than depthLimit deep, or -1.
 func tooDeep(text []byte) int64 {
+	if bytes.Count(text, []byte{'{'})+bytes.Count(text, []byte{'['}) <= depthLimit {
+		return -1
+	}
 	depth, inString := 0, false
 	for i := 0; i < len(text); i++ {
 		switch c := text[i]; {

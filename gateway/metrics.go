@@ -14,11 +14,13 @@ import (
 type metrics struct {
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
+	meters   map[string]*meter // by route
 }
 
 // newMetrics returns metrics that belong to no registry yet.
 func newMetrics() *metrics {
-	return &metrics{
+	m := &metrics{
+		meters: make(map[string]*meter),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "pulsegate_gateway_requests_total",
 			Help: "Answers given, by route and HTTP status.",
@@ -29,12 +31,26 @@ func newMetrics() *metrics {
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 		}, []string{"route"}),
 	}
+	for _, r := range append(Routes(), stray(errNoRoute)) {
+		m.meters[r.Name] = m.meter(r.Name)
+	}
+	return m
+}
+
+// meter counts the answers of one route.
+type meter struct {
+	requests *prometheus.CounterVec // by code
+	seconds  prometheus.Observer
+}
+
+func (m *metrics) meter(route string) *meter {
+	return &meter{m.requests.MustCurryWith(prometheus.Labels{"route": route}), m.seconds.WithLabelValues(route)}
 }
 
 // note counts one answer.
-func (m *metrics) note(route string, status int, took time.Duration) {
-	m.requests.WithLabelValues(route, codeLabel(status)).Inc()
-	m.seconds.WithLabelValues(route).Observe(took.Seconds())
+func (m *meter) note(status int, took time.Duration) {
+	m.requests.WithLabelValues(codeLabel(status)).Inc()
+	m.seconds.Observe(took.Seconds())
 }
 
 // codeLabel keeps the set of codes closed, whatever a platform answers.
