@@ -64,6 +64,9 @@ func New(cfg Config) (*Carrier, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
+	if p := CertificateProblem(cfg.CallbackCA); p != "" {
+		return nil, fmt.Errorf("certificates for callbacks: the bundle %s", p)
+	}
 	c := &Carrier{
 		cfg: cfg, store: newStore(cfg), views: views{m: map[Entity]*view{}}, guard: newGuard(cfg.Guard), log: cfg.Log,
 		slots: make(chan struct{}, cfg.InFlight), signal: make(chan struct{}, 1), lanes: map[RegID]*lane{}, metrics: newMetrics(),
@@ -73,7 +76,7 @@ func New(cfg Config) (*Carrier, error) {
 	if dial == nil {
 		dial = c.guard.dialer()
 	}
-	c.caller = newCaller(dial)
+	c.caller = newCaller(dial, cfg.CallbackCA)
 	c.accepts = &batcher[*acceptCall]{run: c.runAccepts, max: 512}
 	c.settles = &batcher[*settleCall]{run: c.store.settle, max: 512}
 	c.tryCtx, c.stopTry = context.WithCancel(context.Background())

@@ -46,7 +46,7 @@ func TestAllowListOpensRangesButNeverMetadataOrOurOwn(t *testing.T) {
 func TestCallbackURLProblems(t *testing.T) {
 	for url, want := range map[string]string{
 		"https://bot.example.org/hook": "", "https://bot.example.org:8443/": "", "http://bot.example.org/": "must be https", "ftp://x/": "must begin with https",
-		"https://": "must name a host", "https://u:p@bot.example.org/": "user or password", "https://bot.example.org/#x": "fragment", "https://bot.example.org:22/": "must have the port",
+		"https://": "must name a host", "https://u:p@bot.example.org/": "user or password", "https://bot.example.org/#x": "fragment", "https://bot.example.org:22/": "port must be 80, 443",
 		"https://127.0.0.1/": "not a public address", "https://[::1]/": "not a public address", "https://localhost/": "not a public address", "https://169.254.169.254/": "can never be called", "://": "not a URL",
 	} {
 		got := delivery.URLProblem(delivery.GuardConfig{}, url)

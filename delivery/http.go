@@ -5,15 +5,13 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"io"
 	"net"
 	"net/http"
 	"strconv"
 	"strings"
-	"syscall"
+	"sync"
 	"time"
-	"unicode"
 
 	"github.com/pulsegate/pulsegate/health"
 )
@@ -22,31 +20,96 @@ const (
 	maxResponseBytes = 64 << 10
 	maxMessageBytes  = 512
 	drainTime        = 500 * time.Millisecond // how long a response body may take after its status decided
+	tlsTime          = 5 * time.Second
+	maxTrusts        = 256 // certificate sets whose connections are kept
 	userAgent        = "Pulsegate/1"
 )
 
+// dialFunc opens a connection to a bot.
+type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
+
 // caller makes tries: one HTTP request each, over kept connections. Safe for concurrent use.
 type caller struct {
-	transport *http.Transport
+	dial  dialFunc
+	roots *x509.CertPool // trusted for every bot
+	usual *links
+
+	mu      sync.Mutex
+	trusted map[string]*links // by the certificates that a registration brings; connections are not shared between them
 }
 
-func newCaller(dial func(ctx context.Context, network, addr string) (net.Conn, error)) *caller {
-	return &caller{transport: &http.Transport{
+// links are the connections to the bots. Second tries have connections of their own: whatever made the first one fail, a connection
+// that is dead without a sign of it above all, is not what the second one meets.
+type links struct{ first, second *http.Transport }
+
+// newCaller returns a caller that trusts the system's authorities and those of bundle, PEM certificates that were checked before.
+func newCaller(dial dialFunc, bundle string) *caller {
+	c := &caller{dial: dial, roots: systemRoots(), trusted: map[string]*links{}}
+	c.roots.AppendCertsFromPEM([]byte(bundle))
+	c.usual = c.newLinks(c.roots)
+	return c
+}
+
+func (c *caller) newLinks(roots *x509.CertPool) *links {
+	return &links{c.newTransport(roots), c.newTransport(roots)}
+}
+
+func (c *caller) newTransport(roots *x509.CertPool) *http.Transport {
+	return &http.Transport{
 		Proxy:                  nil, // a proxy would hide the callback address from the guard
-		DialContext:            dial,
+		DialContext:            c.dial,
 		ForceAttemptHTTP2:      true,
-		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
-		TLSHandshakeTimeout:    5 * time.Second,
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
+		TLSHandshakeTimeout:    tlsTime,
 		MaxResponseHeaderBytes: 16 << 10,
-		DisableCompression:     true,
+		DisableCompression:     true, // what a bot packed is never unpacked
 		MaxIdleConns:           0,
 		MaxIdleConnsPerHost:    256,
 		IdleConnTimeout:        60 * time.Second,
-		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 10 * time.Second, PingTimeout: 5 * time.Second},
-	}}
+		HTTP2: &http.HTTP2Config{
+			SendPingTimeout: 10 * time.Second, PingTimeout: 5 * time.Second, WriteByteTimeout: 10 * time.Second,
+			MaxReceiveBufferPerStream: maxResponseBytes, MaxReceiveBufferPerConnection: 1 << 20, // a bot may not fill more than we read
+		},
+	}
 }
 
-func (c *caller) close() { c.transport.CloseIdleConnections() }
+// links are the connections for a registration with these certificates of its own.
+func (c *caller) links(pem string) *links {
+	if pem == "" {
+		return c.usual
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if l := c.trusted[pem]; l != nil {
+		return l
+	}
+	for old, l := range c.trusted {
+		if len(c.trusted) < maxTrusts {
+			break
+		}
+		l.close() // its tries under way finish
+		delete(c.trusted, old)
+	}
+	roots := c.roots.Clone()
+	roots.AppendCertsFromPEM([]byte(pem))
+	l := c.newLinks(roots)
+	c.trusted[pem] = l
+	return l
+}
+
+func (l *links) close() {
+	l.first.CloseIdleConnections()
+	l.second.CloseIdleConnections()
+}
+
+func (c *caller) close() {
+	c.usual.close()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, l := range c.trusted {
+		l.close()
+	}
+}
 
 // call is what one try needs.
 type call struct {
@@ -59,30 +122,48 @@ type call struct {
 	timeout   time.Duration
 	creds     Credentials
 	oldSecret Secret // signs beside the present one for a while after a change
+	trust     string // PEM certificates trusted for this bot beside the usual ones
 }
+
+// payload is a request body that can be sent once. net/http must not be able to rewind it: over HTTP/2 it would send a request again
+// that the bot has seen, and no try of ours would stand for that.
+type payload struct{ bytes.Reader }
+
+// Close implements io.Closer.
+func (*payload) Close() error { return nil }
 
 // do makes one request and says how it ended. It never returns an error: what a bot does is an outcome.
 func (c *caller) do(ctx context.Context, p call) outcome {
 	tryCtx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
 	began := time.Now()
-	req, err := http.NewRequestWithContext(tryCtx, http.MethodPost, p.url, bytes.NewReader(p.body))
+	body := &payload{}
+	body.Reset(p.body)
+	req, err := http.NewRequestWithContext(tryCtx, http.MethodPost, p.url, body)
 	if err != nil {
 		return outcome{class: health.Broken, message: "callback URL cannot be called"}
 	}
+	req.ContentLength = int64(len(p.body))
 	p.setHeaders(req.Header)
-	res, err := c.transport.RoundTrip(req)
+	l := c.links(p.trust)
+	transport := l.first
+	if p.try > 1 {
+		transport = l.second
+	}
+	res, err := transport.RoundTrip(req)
 	if err != nil {
 		o := classify(err)
+		o.message = p.withoutSecrets(o.message)
 		o.latency = time.Since(began)
 		o.cancelled = ctx.Err() != nil
 		return o
 	}
 	o := outcome{code: res.StatusCode, latency: time.Since(began)}
-	snippet := drain(res.Body, res.ContentLength, cancel)
-	if o.code != http.StatusOK && o.code != http.StatusAccepted {
+	ok := o.code == http.StatusOK || o.code == http.StatusAccepted
+	snippet := drain(res.Body, res.ContentLength, !ok, cancel)
+	if !ok {
 		o.class = health.Status
-		o.message = statusMessage(o.code, snippet)
+		o.message = statusMessage(o.code, p.withoutSecrets(snippet))
 		o.retryAfter = retryAfter(res.Header.Get("Retry-After"), time.Now())
 	}
 	return o
@@ -104,48 +185,50 @@ func (p call) setHeaders(h http.Header) {
 		}
 		h["webhook-signature"] = []string{sig}
 	default:
-		r := http.Request{Header: h}
-		r.SetBasicAuth(p.creds.Identity, string(p.creds.Secret))
+		h["Authorization"] = []string{basicAuth(p.creds.Identity, p.creds.Secret)}
 	}
 }
 
-// drain reads what keeps the connection usable, within bounds of size and time, and returns the beginning. The status has decided by then.
-func drain(body io.ReadCloser, length int64, cancel context.CancelFunc) []byte {
+// drain reads what keeps the connection usable, within bounds of size and time. The status has decided by then. It returns the
+// beginning, if that is wanted.
+func drain(body io.ReadCloser, length int64, wanted bool, cancel context.CancelFunc) string {
 	defer body.Close()
 	if length == 0 {
-		return nil
+		return ""
 	}
-	if length > maxResponseBytes {
+	if length > maxResponseBytes && !wanted {
 		cancel()
-		return nil
+		return ""
 	}
 	timer := time.AfterFunc(drainTime, cancel)
 	defer timer.Stop()
-	head := make([]byte, maxMessageBytes)
-	n, _ := io.ReadFull(body, head)
-	if n == len(head) {
-		if _, err := io.CopyN(io.Discard, body, maxResponseBytes); err == nil {
-			cancel() // more than the bound: the connection is not worth keeping
-		}
+	var head []byte
+	if wanted {
+		head = make([]byte, maxMessageBytes)
+		n, _ := io.ReadFull(body, head)
+		head = head[:n]
 	}
-	return head[:n]
+	rest := maxResponseBytes - int64(len(head))
+	if length > maxResponseBytes {
+		cancel()
+	} else if _, err := io.CopyN(io.Discard, body, rest); err == nil {
+		cancel() // as much as the bound, or more: the connection is not worth keeping
+	}
+	return string(head)
 }
 
 // statusMessage is the status in words and the beginning of the body, made harmless for terminals.
-func statusMessage(code int, snippet []byte) string {
-	text := harmless(string(snippet))
-	msg := strings.TrimSpace(http.StatusText(code) + " " + strings.TrimSpace(text))
-	if code == http.StatusUnauthorized || code == http.StatusForbidden {
+func statusMessage(code int, snippet string) string {
+	msg := strings.TrimSpace(http.StatusText(code) + " " + strings.TrimSpace(harmless(snippet)))
+	switch {
+	case code == http.StatusUnauthorized, code == http.StatusForbidden:
 		msg = "the bot refused the credentials: " + msg
+	case code == http.StatusGone:
+		msg = "the bot says that it is gone from this address for good: " + msg
+	case code >= 300 && code < 400:
+		msg = "redirects are not followed: " + msg
 	}
 	return clip(msg, maxMessageBytes)
-}
-
-func clip(s string, max int) string {
-	if len(s) <= max {
-		return s
-	}
-	return strings.ToValidUTF8(s[:max], "")
 }
 
 // retryAfter reads the header in seconds or as a date; anything else, and anything negative, is none.
@@ -160,61 +243,4 @@ func retryAfter(value string, now time.Time) time.Duration {
 		return max(at.Sub(now), 0)
 	}
 	return 0
-}
-
-// classify turns a transport's error into an outcome.
-func classify(err error) outcome {
-	var dns *net.DNSError
-	var op *net.OpError
-	switch {
-	case errors.Is(err, errBlocked):
-		return outcome{class: health.Blocked, message: blockedMessage(err)}
-	case errors.As(err, &dns):
-		return outcome{class: health.DNS, message: "the callback host does not resolve: " + clip(dns.Err, 200)}
-	case isTLS(err):
-		return outcome{class: health.TLS, message: "no trusted TLS connection: " + clip(err.Error(), 300)}
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), isTimeout(err):
-		return outcome{class: health.Timeout, message: "no answer in time"}
-	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH),
-		errors.As(err, &op) && op.Op == "dial":
-		return outcome{class: health.Refused, message: "connection refused"}
-	default:
-		return outcome{class: health.Broken, message: "the connection broke, or the answer was not HTTP: " + clip(harmless(err.Error()), 200)}
-	}
-}
-
-func blockedMessage(err error) string {
-	text := err.Error()
-	if i := strings.Index(text, errBlocked.Error()); i >= 0 {
-		text = text[i:]
-	}
-	return clip(text, maxMessageBytes)
-}
-
-// harmless is a text of the bot's without what could move a terminal's cursor or turn the direction of writing.
-func harmless(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == unicode.ReplacementChar {
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(s, ""))
-}
-
-func isTimeout(err error) bool {
-	var t interface{ Timeout() bool }
-	return errors.As(err, &t) && t.Timeout()
-}
-
-func isTLS(err error) bool {
-	var (
-		cert    *tls.CertificateVerificationError
-		record  tls.RecordHeaderError
-		alert   tls.AlertError
-		unknown x509.UnknownAuthorityError
-		host    x509.HostnameError
-		invalid x509.CertificateInvalidError
-	)
-	return errors.As(err, &cert) || errors.As(err, &record) || errors.As(err, &alert) || errors.As(err, &unknown) ||
-		errors.As(err, &host) || errors.As(err, &invalid) || strings.Contains(err.Error(), "tls: ") || strings.Contains(err.Error(), "TLS handshake timeout")
 }

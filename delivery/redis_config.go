@@ -22,6 +22,7 @@ type Config struct {
 	Replica              string        // unique name of this process, without colons; "" makes one
 	Sealer               *Sealer       // seals secrets at rest
 	Guard                GuardConfig
+	CallbackCA           string       // PEM certificates that callbacks are trusted by, beside the system's
 	Log                  *slog.Logger // nil means slog.Default
 
 	// Dial, when set, replaces the guarded dialer: for tests with bots that have no address.

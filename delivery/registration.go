@@ -80,6 +80,7 @@ type Registration struct {
 	Name            string
 	CallbackURL     string
 	Credentials     Credentials
+	CACertificate   string // PEM certificates that the callback is trusted by, beside the gateway's; empty: those alone
 	ContactName     string
 	ContactEmail    string
 	AvatarURL       string

@@ -193,7 +193,7 @@ func effectsOf(old, next *held, now time.Time) effects {
 		e.reset = true
 		return e
 	}
-	changed := next.CallbackURL != old.CallbackURL || next.Credentials != old.Credentials || next.secret != old.secret
+	changed := next.CallbackURL != old.CallbackURL || next.Credentials != old.Credentials || next.CACertificate != old.CACertificate || next.secret != old.secret
 	left := old.Mode == Maintenance && next.Mode != Maintenance
 	debugging := e.debug.After(old.DebugUntil)
 	e.trial = changed || left

@@ -26,4 +26,9 @@ func sign(secret Secret, id string, timestamp int64, body []byte) string {
 	return "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))
 }
 
+// basicAuth is the value of the header Authorization for the type Basic, in UTF-8 (RFC 7617).
+func basicAuth(identity string, secret Secret) string {
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(identity+":"+string(secret)))
+}
+
 func appendInt(b []byte, n int64) []byte { return strconv.AppendInt(b, n, 10) }

@@ -20,6 +20,7 @@ const (
 	minTryTime         = 500 * time.Millisecond
 	maxTryTime         = 30 * time.Second
 	maxDebug           = time.Hour
+	maxCertificates    = 16 << 10 // bytes of PEM
 	debugTryTime       = 10 * time.Minute
 )
 
@@ -61,6 +62,11 @@ func Validate(r Registration) []string {
 	}
 	if r.NetworkKey != "" && !ValidNetworkKey(r.NetworkKey) {
 		add("networkKey may not hold blanks or any of / \\ < > \" { }")
+	}
+	if len(r.CACertificate) > maxCertificates {
+		add("caCertificate may not be longer than %d bytes", maxCertificates)
+	} else if problem := CertificateProblem(r.CACertificate); problem != "" {
+		add("caCertificate %s", problem)
 	}
 	p = append(p, invisible(r)...)
 	p = append(p, validateChoices(r)...)

@@ -58,7 +58,7 @@ func beforeSpace(s string) string {
 func registrationOf(f fields) delivery.Registration {
 	r := delivery.Registration{
 		Platform: f.text("platform"), NetworkInstance: f.text("networkInstance"), Name: f.text("name"),
-		CallbackURL: f.text("callbackUrl"), AvatarURL: f.text("avatarUrl"), Mode: modeOf(f), PublicFilter: filterOf(f),
+		CallbackURL: f.text("callbackUrl"), CACertificate: f.text("caCertificate"), AvatarURL: f.text("avatarUrl"), Mode: modeOf(f), PublicFilter: filterOf(f),
 		Metadata: f.flat("metadata"), Owner: f.text("owner"), RunbookURL: f.text("runbookUrl"),
 		DeliveryTimeout: time.Duration(max(-1, min(f.whole("deliveryTimeoutMs"), 1e9))) * time.Millisecond, // without overflow
 		MaxConcurrency:  int(f.whole("maxConcurrency")),

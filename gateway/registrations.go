@@ -24,6 +24,7 @@ type registration struct {
 	Mode            delivery.Mode          `json:"mode"`
 	PublicFilter    *delivery.PublicFilter `json:"publicFilter,omitempty"`
 	Credentials     credentials            `json:"credentials"`
+	CACertificate   string                 `json:"caCertificate,omitempty"` // public, so it may be shown
 	Contact         *contact               `json:"contact,omitempty"`
 	AvatarURL       string                 `json:"avatarUrl,omitempty"`
 	Metadata        rawJSON                `json:"metadata,omitempty"`
@@ -55,7 +56,7 @@ func onWire(r delivery.Registration) registration {
 		Platform: r.Platform, CompanyKey: r.CompanyKey, NetworkKey: r.NetworkKey, NetworkInstance: r.NetworkInstance,
 		ExternalID: r.ExternalID, AppID: r.AppID, Name: r.Name, CallbackURL: r.CallbackURL, Mode: r.Mode,
 		PublicFilter: r.PublicFilter, Credentials: credentials{Type: r.Credentials.Type, Identity: r.Credentials.Identity},
-		AvatarURL: r.AvatarURL, Metadata: rawJSON(r.Metadata), Owner: r.Owner, RunbookURL: r.RunbookURL,
+		CACertificate: r.CACertificate, AvatarURL: r.AvatarURL, Metadata: rawJSON(r.Metadata), Owner: r.Owner, RunbookURL: r.RunbookURL,
 		TimeoutMs: r.DeliveryTimeout.Milliseconds(), MaxConcurrency: r.MaxConcurrency, WhenDown: r.WhenDown,
 		DebugUntil: millis(r.DebugUntil), Created: millis(r.Created), LastUpdated: millis(r.LastUpdated),
 	}

@@ -111,7 +111,7 @@ func localAddresses(of net.Addr) []string {
 	if ip := net.ParseIP(host); ip != nil && !ip.IsUnspecified() {
 		return []string{of.String()}
 	}
-	list := []string{net.JoinHostPort("127.0.0.1", port), net.JoinHostPort("::1", port)}
+	list := []string{net.JoinHostPort("0.0.0.0", port), net.JoinHostPort("::", port), net.JoinHostPort("127.0.0.1", port), net.JoinHostPort("::1", port)}
 	addresses, err := net.InterfaceAddrs()
 	if err != nil {
 		return list

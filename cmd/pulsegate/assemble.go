@@ -86,6 +86,10 @@ func (i *instance) newCarrier() (*delivery.Carrier, error) {
 	if err != nil {
 		return nil, err
 	}
+	bundle, err := i.callbackCA()
+	if err != nil {
+		return nil, err
+	}
 	sealer, err := delivery.NewSealer(i.keys.secrets)
 	if err != nil {
 		return nil, err
@@ -99,6 +103,7 @@ func (i *instance) newCarrier() (*delivery.Carrier, error) {
 		MetricsRegistrations: cmp.Or(i.MetricsRegistrations, -1),
 		Sealer:               sealer,
 		Guard:                delivery.GuardConfig{Allow: allowed, AllowHTTP: i.AllowHTTP, Deny: i.denied()},
+		CallbackCA:           bundle,
 		Log:                  i.log,
 	})
 	if err != nil {

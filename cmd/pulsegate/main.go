@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"os"
 
 	"github.com/alecthomas/kong"
@@ -12,7 +13,8 @@ import (
 )
 
 func main() {
-	redis.SetLogger(mute{}) // what it has to say comes back as errors as well
+	redis.SetLogger(mute{})   // what it has to say comes back as errors as well
+	log.SetOutput(io.Discard) // net/http writes there what a bot says unasked, which may be what it was told
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pulsegate/pulsegate/delivery"
 	"github.com/pulsegate/pulsegate/health"
 )
 
@@ -33,6 +34,7 @@ type serveCommand struct {
 	QueueEvents       int64         `help:"Events that may wait for one registration." default:"100000"`
 	QueueBytes        int64         `help:"Bytes of events that may wait for one registration." default:"268435456"`
 	AllowCallback     []string      `help:"Private addresses that callbacks may reach, as a CIDR or the word loopback; repeatable." placeholder:"CIDR"`
+	CallbackCA        string        `help:"File of PEM certificates that callbacks are trusted by, beside this machine's." name:"callback-ca" placeholder:"FILE"`
 	AllowHTTP         bool          `help:"Let callbacks be plain http." name:"allow-http"`
 
 	SMTP     string `help:"Where mails go: smtp[s]://user:pass@host:port. Default: notices are listed and logged only." name:"smtp" placeholder:"URL"`
@@ -99,8 +101,29 @@ func (c serveCommand) checkRules() error {
 }
 
 func (c serveCommand) checkCallbacks() error {
-	_, err := c.allowed()
+	if _, err := c.allowed(); err != nil {
+		return err
+	}
+	_, err := c.callbackCA()
 	return err
+}
+
+// callbackCA reads the certificates that callbacks are trusted by; empty when there is no file.
+func (c serveCommand) callbackCA() (string, error) {
+	if c.CallbackCA == "" {
+		return "", nil
+	}
+	text, err := os.ReadFile(c.CallbackCA)
+	if err != nil {
+		return "", wrongSetting("--callback-ca: %v", err)
+	}
+	if len(text) == 0 {
+		return "", wrongSetting("--callback-ca %s: is empty", c.CallbackCA)
+	}
+	if problem := delivery.CertificateProblem(string(text)); problem != "" {
+		return "", wrongSetting("--callback-ca %s: %s", c.CallbackCA, problem)
+	}
+	return string(text), nil
 }
 
 func (c serveCommand) checkMail() error {
