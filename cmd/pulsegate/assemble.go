@@ -253,7 +253,7 @@ func (i *instance) work(name string, limit time.Duration, loop func(context.Cont
 // announce prints where the gateway listens, on what it works, and how to get in.
 func (i *instance) announce(out io.Writer) {
 	_, _ = fmt.Fprintf(out, "%s%s\n", listenLine, i.api.Addr())
-	_, _ = fmt.Fprintf(out, "operations on http://%s (/metrics, /healthz, /readyz)\n", i.ops.Addr())
+	_, _ = fmt.Fprintf(out, operationsLine+"%s (/metrics, /healthz, /readyz)\n", i.ops.Addr())
 	_, _ = fmt.Fprintf(out, "store: %s; durability tier: %s\n", i.store.name, i.store.tier)
 	_, _ = fmt.Fprintf(out, "make a token: pulsegate token --key-file %s --company KEY\n", i.path())
 }

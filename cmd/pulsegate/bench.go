@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"runtime"
@@ -108,7 +109,9 @@ func openBench(ctx context.Context, b benchCommand, s streams, log *slog.Logger)
 	}
 	options := baseOptions()
 	options.Addrs = []string{"redis-server.child:0"}
-	options.Dialer = room.redis.dial
+	options.Dialer = func(ctx context.Context, network, address string) (net.Conn, error) {
+		return room.redis.dial(ctx, network, address) // wherever it is by then
+	}
 	room.client = redis.NewUniversalClient(options)
 	return room, nil
 }

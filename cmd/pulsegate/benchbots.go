@@ -25,6 +25,9 @@ func (c benchBotsCommand) Run(s streams) error {
 	return serveBench(server, listener, s.out, func() any { return account.report() })
 }
 
+// sickPath is where the bots acknowledge nothing.
+const sickPath = "/sick"
+
 // benchAccount notes which events came, and how often.
 type benchAccount struct {
 	seen    []atomic.Bool
@@ -35,6 +38,10 @@ type benchAccount struct {
 
 // ServeHTTP acknowledges one event.
 func (a *benchAccount) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == sickPath {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
 	buffer, ok := a.buffers.Get().(*bytes.Buffer)
 	if !ok {
 		buffer = new(bytes.Buffer)

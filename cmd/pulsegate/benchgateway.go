@@ -41,51 +41,58 @@ func (r *benchRoom) startGateway(ctx context.Context, bots string, registrations
 	if err != nil || !ok {
 		return p, "", fmt.Errorf("start gateway: it says %.80q", line)
 	}
-	return p, address, r.register(ctx, address, bots, registrations)
+	return p, address, r.register(ctx, address, 0, registrations, func(i int64) any { return benchRegistration(i, "http://"+bots+"/", "") })
 }
 
-// register makes one registration for each entity of the generator.
-func (r *benchRoom) register(ctx context.Context, address, bots string, registrations int64) error {
-	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 8}}
+// benchRegistration is registration i as it is put; whenDown may be empty.
+func benchRegistration(i int64, callback, whenDown string) any {
+	return map[string]any{
+		"platform": "LITHIUM", "companyKey": benchCompany, "networkKey": "bench", "externalId": fmt.Sprintf("e%d", i),
+		"appId": fmt.Sprintf("bot-%d", i), "name": fmt.Sprintf("Bot %d", i), "callbackUrl": callback, "mode": "LIVE", "whenDown": whenDown,
+		"credentials": map[string]string{"type": "BASIC_AUTH", "identity": "bench", "secret": "bench"},
+	}
+}
+
+// register puts the registrations from first to below end.
+func (r *benchRoom) register(ctx context.Context, address string, first, end int64, body func(i int64) any) error {
+	const workers = 16
+	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: workers}}
 	defer client.CloseIdleConnections()
 	var next atomic.Int64
-	var workers sync.WaitGroup
-	failed := make([]error, 8)
+	next.Store(first)
+	var working sync.WaitGroup
+	failed := make([]error, workers)
 	for w := range failed {
-		workers.Go(func() {
+		working.Go(func() {
 			for failed[w] == nil {
 				i := next.Add(1) - 1
-				if i >= registrations {
+				if i >= end {
 					return
 				}
-				failed[w] = r.registerOne(ctx, client, address, bots, i)
+				failed[w] = r.registerOne(ctx, client, address, body(i))
 			}
 		})
 	}
-	workers.Wait()
+	working.Wait()
 	return errors.Join(failed...)
 }
 
-// registerOne puts registration i, again and again while the gateway asks for patience.
-func (r *benchRoom) registerOne(ctx context.Context, client *http.Client, address, bots string, i int64) error {
-	body, err := json.Marshal(map[string]any{
-		"platform": "LITHIUM", "companyKey": benchCompany, "networkKey": "bench", "externalId": fmt.Sprintf("e%d", i),
-		"appId": fmt.Sprintf("bot-%d", i), "name": fmt.Sprintf("Bot %d", i), "callbackUrl": "http://" + bots + "/", "mode": "LIVE",
-		"credentials": map[string]string{"type": "BASIC_AUTH", "identity": "bench", "secret": "bench"},
-	})
+// registerOne puts one registration, again and again while the gateway asks for patience.
+func (r *benchRoom) registerOne(ctx context.Context, client *http.Client, address string, registration any) error {
+	body, err := json.Marshal(registration)
 	if err != nil {
 		return fmt.Errorf("write registration: %w", err)
 	}
 	for {
 		request, err := http.NewRequestWithContext(ctx, http.MethodPut, "http://"+address+"/bots/v3/registrations", bytes.NewReader(body))
 		if err != nil {
-			return fmt.Errorf("register bot %d: %w", i, err)
+			return fmt.Errorf("register bot: %w", err)
 		}
 		request.Header.Set("Authorization", "Bearer "+r.token)
 		request.Header.Set("Content-Type", "application/json; charset=utf-8")
 		answer, err := client.Do(request)
 		if err != nil {
-			return fmt.Errorf("register bot %d: %w", i, err)
+			return fmt.Errorf("register bot: %w", err)
 		}
 		text, _ := io.ReadAll(io.LimitReader(answer.Body, 4<<10))
 		_ = answer.Body.Close()
@@ -97,7 +104,7 @@ func (r *benchRoom) registerOne(ctx context.Context, client *http.Client, addres
 				return ctx.Err()
 			}
 		default:
-			return fmt.Errorf("register bot %d: %d %.200s", i, answer.StatusCode, text)
+			return fmt.Errorf("register bot: %d %.200s", answer.StatusCode, text)
 		}
 	}
 }

@@ -12,7 +12,7 @@ type commandLine struct {
 	Token  tokenCommand  `cmd:"" help:"Make a token with the key file and print it, alone."`
 	Bot    botCommand    `cmd:"" help:"Run a sample bot that prints what it gets."`
 	Demo   demoCommand   `cmd:"" help:"Watch three bots, one of them dying, in half a minute; ends by itself."`
-	Bench  benchCommand  `cmd:"" help:"Measure the gateway beside a bare relay on this machine; ends by itself."`
+	Bench  benchCommands `cmd:"" help:"Measure the gateway on this machine; ends by itself."`
 	Verify verifyCommand `cmd:"" help:"Check that every accepted event has its fate or is queued; exits with 1 and what is wrong, if something is."`
 
 	BenchRelay benchRelayCommand `cmd:"" hidden:"" help:"Run the bare relay of a bench."`
@@ -20,6 +20,12 @@ type commandLine struct {
 	BenchLoad  benchLoadCommand  `cmd:"" hidden:"" help:"Run the load generator of a bench."`
 
 	LogLevel string `help:"Least severity that is logged: debug, info, warn or error." enum:"debug,info,warn,error" default:"info"`
+}
+
+// benchCommands are what can be measured; without a further word it is the relay.
+type benchCommands struct {
+	Relay benchCommand `cmd:"" default:"withargs" help:"Measure the gateway beside a bare relay."`
+	Scale scaleCommand `cmd:"" help:"Measure what many idle registrations cost, and how big backlogs are borne."`
 }
 
 // streams are where a command writes: what it was asked for to out, everything about itself to err.

@@ -26,6 +26,8 @@ type benchLoadCommand struct {
 	Registrations int64  `help:"Entities that the events are for, in turn." required:""`
 	Size          int    `help:"Bytes of one event." default:"1024"`
 	OwnIDs        bool   `help:"Give every event an id of its own." name:"own-ids"`
+	First         int64  `help:"Number of the first event."`
+	Batch         int64  `help:"Events of one request." default:"1"`
 	Queued        bool   `help:"Count an answer as accepted only when it says that the event is queued."`
 }
 
@@ -96,15 +98,16 @@ func (g *generator) post(over *http.Transport) ([]time.Duration, error) {
 	took := make([]time.Duration, 0, g.Events/int64(g.Connections)+1024)
 	var event []byte
 	for {
-		number := g.next.Add(1) - 1
+		number := g.next.Add(g.Batch) - g.Batch
 		if number >= g.Events {
 			return took, nil
 		}
-		event = g.appendEvent(event[:0], number)
+		n := min(g.Batch, g.Events-number)
+		event = g.appendRequest(event[:0], g.First+number, n)
 		for again := true; again; {
 			start := time.Now()
 			var err error
-			if again, err = g.exchange(over, event); err != nil {
+			if again, err = g.exchange(over, event, n); err != nil {
 				return nil, fmt.Errorf("post event %d: %w", number, err)
 			}
 			took = append(took, time.Since(start))
@@ -112,9 +115,9 @@ func (g *generator) post(over *http.Transport) ([]time.Duration, error) {
 	}
 }
 
-// exchange posts one event and counts the answer; again says that the same is to be sent once more.
-func (g *generator) exchange(over *http.Transport, event []byte) (again bool, err error) {
-	status, answer, err := g.send(over, event)
+// exchange posts one request of so many events and counts the answer; again says that the same is to be sent once more.
+func (g *generator) exchange(over *http.Transport, request []byte, events int64) (again bool, err error) {
+	status, answer, err := g.send(over, request)
 	if err != nil {
 		return false, err
 	}
@@ -123,16 +126,19 @@ func (g *generator) exchange(over *http.Transport, event []byte) (again bool, er
 		time.Sleep(50 * time.Millisecond)
 		return true, nil
 	}
-	g.sent.Add(1)
-	ok := status == http.StatusOK || status == http.StatusAccepted
-	if ok && g.Queued {
-		ok = bytes.Contains(answer, []byte(`"queued"`))
+	g.sent.Add(events)
+	accepted := int64(0)
+	if status == http.StatusOK || status == http.StatusAccepted {
+		accepted = events
+		if g.Queued {
+			accepted = int64(bytes.Count(answer, []byte(`"queued"`)))
+		}
 	}
-	if ok {
-		g.accepted.Add(1)
+	g.accepted.Add(accepted)
+	if accepted == events {
 		return false, nil
 	}
-	g.refused.Add(1)
+	g.refused.Add(events - accepted)
 	text := fmt.Sprintf("%d %.200s", status, answer)
 	g.sample.CompareAndSwap(nil, &text)
 	return false, nil
@@ -155,6 +161,20 @@ func (g *generator) send(over *http.Transport, event []byte) (status int, answer
 	defer func() { _ = response.Body.Close() }()
 	answer, err = io.ReadAll(io.LimitReader(response.Body, 64<<10))
 	return response.StatusCode, answer, err
+}
+
+// appendRequest writes a request of n events from a number on: one alone, or an array.
+func (g *generator) appendRequest(to []byte, number, n int64) []byte {
+	if n == 1 {
+		return g.appendEvent(to, number)
+	}
+	separator := byte('[')
+	for i := range n {
+		to = append(to, separator)
+		to = g.appendEvent(to, number+i)
+		separator = ','
+	}
+	return append(to, ']')
 }
 
 // authorsPerEntity is how many people talk at once on each entity of a bench: each one's events go in order, one at a time.

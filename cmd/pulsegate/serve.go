@@ -253,3 +253,6 @@ func (c serveCommand) build(ctx context.Context, s streams, log *slog.Logger) (*
 
 // listenLine begins the first line that a gateway prints; the address of its API follows.
 const listenLine = "pulsegate listens on http://"
+
+// operationsLine begins the second; the address of its operations listener follows.
+const operationsLine = "operations on http://"
