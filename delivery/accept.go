@@ -9,9 +9,11 @@ import (
 	"github.com/pulsegate/pulsegate/health"
 )
 
-// Accept takes events in and returns one receipt for each, in order. A receipt without Err means that the store has the event. The
-// company is the caller's; an event for another company's coordinate is an unknown entity.
+// Accept takes events in and returns one receipt for each, in order, within two seconds. A receipt without Err means that the store has
+// the event. The company is the caller's; an event for another company's coordinate is an unknown entity.
 func (c *Carrier) Accept(ctx context.Context, company string, events []Incoming) []Receipt {
+	ctx, cancel := context.WithTimeout(ctx, acceptTime)
+	defer cancel()
 	receipts := make([]Receipt, len(events))
 	work := make([]*accepted, len(events))
 	for i, in := range events {
@@ -74,6 +76,7 @@ func (c *Carrier) acceptAll(ctx context.Context, work []*accepted) {
 
 func (c *Carrier) acceptOnce(ctx context.Context, work []*accepted) {
 	fresh := map[Entity]*view{} // a stale entity is loaded once
+	until, _ := ctx.Deadline()
 	calls := map[health.Shard]*acceptCall{}
 	for _, ac := range work {
 		e := ac.ev.entity
@@ -93,22 +96,59 @@ func (c *Carrier) acceptOnce(ctx context.Context, work []*accepted) {
 		ac.view = v
 		sh := v.regs[0].names.shard
 		if calls[sh] == nil {
-			calls[sh] = &acceptCall{shard: sh}
+			calls[sh] = &acceptCall{shard: sh, until: until}
 		}
 		calls[sh].events = append(calls[sh].events, ac)
 	}
-	if len(calls) == 1 {
-		for _, call := range calls {
-			c.accepts.do(call)
-		}
-		return
-	}
 	var wg sync.WaitGroup
-	for _, call := range calls {
-		wg.Go(func() { c.accepts.do(call) })
+	for sh, call := range calls {
+		switch err := c.store.reach.acceptRefusal(sh); {
+		case err != nil:
+			call.refuse(err)
+		case len(calls) == 1:
+			c.accepts.do(call)
+		default:
+			wg.Go(func() { c.accepts.do(call) })
+		}
 	}
 	wg.Wait()
 }
+
+// refuse leaves an error of the store with every event of a call.
+func (call *acceptCall) refuse(err error) {
+	for _, ac := range call.events {
+		ac.err = unavailable("accept", err)
+	}
+}
+
+// late refuses a call that has waited in the queue for so long that a batch might not end in time. Nothing of it was sent.
+func (call *acceptCall) late() bool {
+	if time.Until(call.until) > batchTime-lateBy {
+		return false
+	}
+	call.refuse(errQueued)
+	return true
+}
+
+// lateBy is what a call that waited for one whole batch may be late without harm.
+const lateBy = 50 * time.Millisecond
+
+var errQueued = &StoreError{Condition: StoreAway, what: "wait for others", err: errors.New("the store takes too long")}
+
+// weigh is how much of a batch a call takes: its events, and its bytes where they are many.
+func (call *acceptCall) weigh() int {
+	n := len(call.events)
+	for _, ac := range call.events {
+		n += len(ac.ev.body) / weightBytes
+	}
+	return n
+}
+
+// What one batch holds, so that no script keeps Redis from others for long.
+const (
+	batchWeight = 2048
+	weightBytes = 4 << 10 // that count as much as an event
+)
 
 // viewOf returns what is known of an entity, loading it when nothing is known or anew is set.
 func (c *Carrier) viewOf(ctx context.Context, e Entity, anew bool) (*view, error) {

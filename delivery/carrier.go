@@ -77,8 +77,14 @@ func New(cfg Config) (*Carrier, error) {
 		dial = c.guard.dialer()
 	}
 	c.caller = newCaller(dial, cfg.CallbackCA)
-	c.accepts = &batcher[*acceptCall]{run: c.runAccepts, max: 512}
-	c.settles = &batcher[*settleCall]{run: c.store.settle, max: 512}
+	c.accepts = &batcher[*acceptCall]{
+		run: c.runAccepts, late: (*acceptCall).late, weight: (*acceptCall).weigh, max: batchWeight,
+		place: func(call *acceptCall) string { return c.store.place(call.shard) },
+	}
+	c.settles = &batcher[*settleCall]{
+		run: c.store.settle, weight: (*settleCall).weigh, max: batchWeight,
+		place: func(call *settleCall) string { return c.store.place(call.names.shard) },
+	}
 	c.tryCtx, c.stopTry = context.WithCancel(context.Background())
 	return c, nil
 }
@@ -93,12 +99,16 @@ func orDefault[T int | int64 | time.Duration](v, fallback T) T {
 // token makes a fencing token: the replica's name and a number, so that no two leases ever share one.
 func (c *Carrier) token() string { return fmt.Sprintf("%s:%d", c.cfg.Replica, c.tokens.Add(1)) }
 
-// Ready says whether the store answers and knows the scripts; nil means ready.
+// Ready says whether events can be taken in; nil means ready.
 func (c *Carrier) Ready(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
-	defer cancel()
-	return c.store.load(ctx)
+	if s := c.store.reach.status(); s.Serving == 0 && c.store.reach.live.Load() {
+		return &StoreError{Condition: s.Condition, what: "ask", err: errAsked}
+	}
+	return c.store.prepare(ctx)
 }
+
+// Store says how the store is.
+func (c *Carrier) Store() StoreStatus { return c.store.reach.status() }
 
 // Now is the store's clock, as well as this replica knows it.
 func (c *Carrier) Now() time.Time { return c.store.now() }
@@ -122,12 +132,16 @@ func (c *Carrier) Run(ctx context.Context) error {
 	c.mu.Lock()
 	c.running = true
 	c.mu.Unlock()
-	var loops sync.WaitGroup
+	var loops, probes sync.WaitGroup
+	probing, stop := context.WithCancel(context.WithoutCancel(ctx))
+	probes.Go(func() { c.store.reach.run(probing) })
 	loops.Go(func() { c.lookLoop(ctx) })
 	loops.Go(func() { c.wakeLoop(ctx) })
 	<-ctx.Done()
 	loops.Wait()
 	c.drain()
+	stop()
+	probes.Wait()
 	return nil
 }
 
@@ -155,15 +169,13 @@ func (c *Carrier) drain() {
 func (c *Carrier) lookLoop(ctx context.Context) {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	away := false
 	for {
+		c.store.locate(ctx)
+		c.prepare(ctx)
 		found, err := c.store.look()
-		if err != nil && !away {
-			c.log.Warn("store does not answer", "error", err)
-		} else if err == nil && away {
-			c.log.Info("store answers again")
+		if err != nil && conditionOf(err) == StoreReachable { // else the store is not well, and that has been said
+			c.log.Warn("cannot look for work", "error", err)
 		}
-		away = err != nil
 		var shards sync.WaitGroup
 		for i := range found {
 			shards.Go(func() { c.attend(ctx, found[i]) })
@@ -174,6 +186,14 @@ func (c *Carrier) lookLoop(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
+	}
+}
+
+// prepare looks whether the store holds our data, and says once when it holds another's.
+func (c *Carrier) prepare(ctx context.Context) {
+	before := c.store.fit.Load()
+	if err := c.store.prepare(ctx); err != nil && !errors.Is(err, ErrUnavailable) && c.store.fit.Load() != before {
+		c.log.Error("the store does not hold our data", "error", err)
 	}
 }
 

@@ -97,6 +97,7 @@ func (l *lane) storeAway(err error) bool {
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+	case <-l.c.store.reach.backOf(l.names.shard):
 	case <-l.c.tryCtx.Done():
 	}
 	return false

@@ -53,6 +53,8 @@ const (
 	keepSuccess  = 1_000
 	keepFailures = 10_000
 	storeTimeout = 2 * time.Second // of one round trip
+	acceptTime   = 2 * time.Second // of an accept in all, its place in the queue included
+	batchTime    = time.Second     // of one batch of accepts
 )
 
 // store speaks to Redis: every script, and every way in which a reply is read. Safe for concurrent use.
@@ -65,6 +67,11 @@ type store struct {
 	offset  atomic.Int64 // the store's clock minus ours, in ms
 	trips   atomic.Int64 // round trips, for the metrics
 	scripts scripts
+	reach   *reach
+
+	replicas int                                   // that must confirm what is accepted before it counts as stored
+	masters  atomic.Pointer[[health.Shards]string] // of a cluster
+	fit      atomic.Pointer[error]                 // what is wrong with the data that this store holds; nil: that has not been seen yet
 }
 
 type scripts struct {
@@ -75,7 +82,7 @@ func newStore(cfg Config) *store {
 	lua := func(parts ...string) *redis.Script { return redis.NewScript(health.Lua() + strings.Join(parts, "\n")) }
 	_, cluster := cfg.Client.(*redis.ClusterClient)
 	return &store{
-		cluster: cluster, client: cfg.Client, health: health.NewStore(cfg.Client, cfg.Rules), sealer: cfg.Sealer, window: cfg.Rules.Window,
+		reach: newReach(cfg.Client, cfg.Replicas, cfg.Log), replicas: cfg.Replicas, cluster: cluster, client: cfg.Client, health: health.NewStore(cfg.Client, cfg.Rules), sealer: cfg.Sealer, window: cfg.Rules.Window,
 		scripts: scripts{
 			accept: lua(commonLua, acceptLua), settle: lua(commonLua, settleLua), look: lua(lookLua), change: lua(commonLua, changeLua),
 			control: lua(controlLua), handoffs: lua(commonLua, handoffsLua), take: lua(takeLua), update: lua(updateLua),
@@ -95,51 +102,6 @@ func (s *store) heard(ms int64) {
 	}
 }
 
-// unavailable wraps an error of the store for callers outside.
-func unavailable(what string, err error) error {
-	return fmt.Errorf("%w: %s: %w", ErrUnavailable, what, err)
-}
-
-// run runs one script.
-func (s *store) run(ctx context.Context, script *redis.Script, keys []string, args ...any) ([]any, error) {
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
-	defer cancel()
-	s.trips.Add(1)
-	return script.Run(ctx, s.client, keys, args...).Slice()
-}
-
-// scriptCall is one EVALSHA of a pipeline.
-type scriptCall struct {
-	keys []string
-	args []any
-}
-
-// pipeline runs a script several times in one round trip and returns a reply or an error for each. A script that the server does not
-// know was not run: it is loaded and run again, alone.
-func (s *store) pipeline(script *redis.Script, calls []scriptCall) ([][]any, []error) {
-	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
-	defer cancel()
-	s.trips.Add(1)
-	replies, errs := make([][]any, len(calls)), make([]error, len(calls))
-	if len(calls) == 1 {
-		replies[0], errs[0] = script.Run(ctx, s.client, calls[0].keys, calls[0].args...).Slice()
-		return replies, errs
-	}
-	pipe := s.client.Pipeline()
-	cmds := make([]*redis.Cmd, len(calls))
-	for i, c := range calls {
-		cmds[i] = pipe.EvalSha(ctx, script.Hash(), c.keys, c.args...)
-	}
-	_, _ = pipe.Exec(ctx) // each command has its own error
-	for i, cmd := range cmds {
-		replies[i], errs[i] = cmd.Slice()
-		if redis.HasErrorPrefix(errs[i], "NOSCRIPT") {
-			replies[i], errs[i] = script.Eval(ctx, s.client, calls[i].keys, calls[i].args...).Slice()
-		}
-	}
-	return replies, errs
-}
-
 // same holds a setting to the one that the data was made with: the first gateway writes it.
 func (s *store) same(ctx context.Context, key, ours, sentence string) error {
 	theirs, err := s.client.Get(ctx, key).Result()
@@ -156,6 +118,26 @@ func (s *store) same(ctx context.Context, key, ours, sentence string) error {
 		return fmt.Errorf(sentence, theirs, ours)
 	}
 	return nil
+}
+
+// prepare makes sure that the data is ours, once, and again when the store had been away: then it may be another.
+func (s *store) prepare(ctx context.Context) error {
+	again := s.reach.again.Swap(false)
+	if known := s.fit.Load(); known != nil && !again {
+		return *known
+	}
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	err := s.load(ctx)
+	if errors.Is(err, ErrUnavailable) {
+		if known := s.fit.Load(); known != nil {
+			s.reach.again.Store(true)
+			return *known
+		}
+		return err
+	}
+	s.fit.Store(&err)
+	return err
 }
 
 // load makes sure that the server knows the scripts and that its data has our number of shards and our key.

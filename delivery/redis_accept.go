@@ -1,7 +1,10 @@
 package delivery
 
 import (
+	"context"
+	"fmt"
 	"slices"
+	"time"
 
 	"github.com/pulsegate/pulsegate/health"
 )
@@ -41,6 +44,7 @@ type claimed struct {
 type acceptCall struct {
 	shard  health.Shard
 	events []*accepted
+	until  time.Time // when it must have been carried out
 	claims []claimed // of the call's registrations, filled in by the first call that touches them
 }
 
@@ -154,9 +158,13 @@ func (s *store) accept(calls []*acceptCall, token func() string, lim limits) {
 		groups[i], tokens[i] = groupAccepts(bundled[i]), token()
 		pipeline[i] = s.acceptScript(list, groups[i], tokens[i], lim)
 	}
-	replies, errs := s.pipeline(s.scripts.accept, pipeline)
+	ctx, cancel := context.WithTimeout(context.Background(), batchTime)
+	defer cancel()
+	t := newTrip(s.scripts.accept, pipeline)
+	t.replicas = s.replicas
+	s.carry(ctx, t)
 	for i := range bundled {
-		s.readAccept(groups[i], tokens[i], replies[i], errs[i])
+		s.readAccept(groups[i], tokens[i], t.replies[i], t.errs[i])
 	}
 }
 
@@ -233,12 +241,18 @@ func (ac *accepted) put(a *argv, targets []*held) {
 	a.arg(string(ev.owner.Type), ev.owner.AppID)
 }
 
+// readAccept reads a reply. What no replica has confirmed is refused, though it is stored and will be delivered: the source that sends
+// it again with its id is answered as if it had been accepted now.
 func (s *store) readAccept(groups []*acceptGroup, token string, reply []any, err error) {
-	if err == nil && len(reply) == 1+len(groups) {
+	if len(reply) == 1+len(groups) {
 		s.heard(toInt(reply[0]))
 		for i, g := range groups {
 			g.read(toInt(reply[0]), toSlice(reply[1+i]), token)
 		}
+	} else if err == nil {
+		err = fmt.Errorf("reply of %d parts", len(reply))
+	}
+	if err == nil {
 		return
 	}
 	for _, g := range groups {

@@ -13,6 +13,7 @@ import (
 // Config is what a Carrier is made of.
 type Config struct {
 	Client               redis.UniversalClient // bounds its calls by their contexts, and does not retry them
+	Replicas             int                   // that must confirm an event, a registration or a change of control before it counts as stored; 0: none
 	Rules                health.Rules
 	DeliveryTimeout      time.Duration // of one try; 0 means 5 s
 	QueueEvents          int64         // waiting events of one registration; 0 means 100,000

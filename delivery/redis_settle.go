@@ -64,6 +64,9 @@ type settleCall struct {
 	handedOff int64
 }
 
+// weigh is how much of a batch a call takes.
+func (c *settleCall) weigh() int { return 1 + len(c.outcomes) }
+
 // settle carries out a batch of calls in one round trip.
 func (s *store) settle(calls []*settleCall) {
 	shareReading(calls)

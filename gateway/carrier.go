@@ -20,6 +20,8 @@ type Carrier interface {
 	Outbox() delivery.Outbox
 	// Ready is nil when the store answers and everything that it needs is loaded.
 	Ready(ctx context.Context) error
+	// Store says how the store is.
+	Store() delivery.StoreStatus
 }
 
 // Events takes events in.

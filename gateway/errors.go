@@ -84,7 +84,7 @@ var faults = []fault{
 	{err: delivery.ErrStale, status: http.StatusConflict},
 	{err: delivery.ErrKeyReused, status: http.StatusUnprocessableEntity},
 	{err: delivery.ErrUnavailable, status: http.StatusServiceUnavailable},
-	{err: context.DeadlineExceeded, status: http.StatusServiceUnavailable, words: delivery.ErrUnavailable.Error()},
+	{err: context.DeadlineExceeded, status: http.StatusServiceUnavailable, words: delivery.StoreAway.Reason()},
 	{err: context.Canceled, status: http.StatusServiceUnavailable, words: delivery.ErrUnavailable.Error()},
 }
 
@@ -121,11 +121,14 @@ func eventStatus(e *delivery.EventError) int {
 // error that another room has wrapped, which are for the log.
 func wordsOf(f fault, err error) []string {
 	var own *worded
+	var store *delivery.StoreError
 	switch {
 	case f.words != "":
 		return []string{f.words}
 	case errors.As(err, &own):
 		return own.words
+	case f.err == delivery.ErrUnavailable && errors.As(err, &store):
+		return []string{store.Condition.Reason()}
 	default:
 		return []string{f.err.Error()}
 	}

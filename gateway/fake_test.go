@@ -249,6 +249,14 @@ func (f *fakeCarrier) Ready(context.Context) error {
 	return nil
 }
 
+func (f *fakeCarrier) Store() delivery.StoreStatus {
+	defer f.lock()()
+	if f.away {
+		return delivery.StoreStatus{Condition: delivery.StoreAway, Parts: 1}
+	}
+	return delivery.StoreStatus{Condition: delivery.StoreReachable, Parts: 1, Serving: 1}
+}
+
 func (f *fakeCarrier) Outbox() delivery.Outbox { return fakeOutbox{f: f} }
 
 // fakeOutbox lists; the gateway asks for nothing else.

@@ -25,11 +25,23 @@ const (
 type Config struct {
 	Carrier  Carrier
 	Tokens   *Tokens
-	Platform Platform      // nil: calls to be passed on are answered with 501
-	Metrics  Gatherer      // nil: the ops listener has no /metrics
-	Tier     func() string // the durability tier that /readyz names; nil: "unknown"
-	Log      *slog.Logger  // nil: nothing is logged
-	Timeout  time.Duration // of the work behind one request, its body read; 0 means 10 seconds
+	Platform Platform                            // nil: calls to be passed on are answered with 501
+	Metrics  Gatherer                            // nil: the ops listener has no /metrics
+	Tier     func() string                       // the durability tier that /readyz names; nil: "unknown"
+	Concerns func() (missing, warnings []string) // what /readyz says beside the store's condition: why it is not ready, and what is amiss; nil: nothing
+	Log      *slog.Logger                        // nil: nothing is logged
+	Timeout  time.Duration                       // of the work behind a request that lists much or waits for the platform, its body read; 0 means 10 seconds
+}
+
+// storeTime is how long any other request may take, its body read: nobody waits longer for a store that does not answer.
+const storeTime = 2 * time.Second
+
+// limit is how long the work behind a request may take.
+func (g *Gateway) limit(r Route) time.Duration {
+	if r.patient {
+		return g.Timeout
+	}
+	return min(storeTime, g.Timeout)
 }
 
 // Gateway is the HTTP face. Safe for concurrent use; it starts no goroutine and holds no connection.
@@ -51,6 +63,9 @@ func New(cfg Config) (*Gateway, error) {
 	}
 	if cfg.Tier == nil {
 		cfg.Tier = func() string { return "unknown" }
+	}
+	if cfg.Concerns == nil {
+		cfg.Concerns = func() (missing, warnings []string) { return nil, nil }
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -98,28 +113,41 @@ func (g *Gateway) getHealthz(_ context.Context, c *call) (answer, error) {
 
 // readiness is the answer of /readyz.
 type readiness struct {
-	Ready     bool     `json:"ready"`
-	Tier      string   `json:"tier"`
-	Missing   []string `json:"missing"` // why it is not ready, in words
-	RequestID string   `json:"requestId"`
+	Ready     bool               `json:"ready"`
+	Tier      string             `json:"tier"`
+	Store     delivery.Condition `json:"store"`
+	Missing   []string           `json:"missing"`  // why it is not ready, in words
+	Warnings  []string           `json:"warnings"` // what is not as it should be, though it is ready
+	RequestID string             `json:"requestId"`
 }
 
 // getReadyz says whether requests should be sent here, and if not, why.
 func (g *Gateway) getReadyz(ctx context.Context, c *call) (answer, error) {
-	missing := []string{}
+	missing, warnings := g.Concerns()
 	if g.draining.Load() {
 		missing = append(missing, "draining: this gateway is about to stop")
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
+	store := g.Carrier.Store()
 	if err := g.Carrier.Ready(ctx); err != nil {
-		g.Log.Warn("store is not ready", "requestId", c.requestID, "err", err)
-		missing = append(missing, "store: it does not answer, or is not prepared yet")
+		missing = append(missing, "store: "+reason(err))
+	} else if w := store.Warning(); w != "" {
+		warnings = append(warnings, w)
 	}
 	status := http.StatusOK
 	if len(missing) > 0 {
 		status = http.StatusServiceUnavailable
 	}
-	state := readiness{Ready: len(missing) == 0, Tier: g.Tier(), Missing: missing, RequestID: c.requestID}
-	return answer{status: status, data: state, bare: true}, nil
+	return answer{status: status, bare: true, data: readiness{
+		Ready: len(missing) == 0, Tier: g.Tier(), Store: store.Condition, Missing: append([]string{}, missing...),
+		Warnings: append([]string{}, warnings...), RequestID: c.requestID,
+	}}, nil
+}
+
+// reason is why the store is not ready, without its own words.
+func reason(err error) string {
+	var store *delivery.StoreError
+	if errors.As(err, &store) {
+		return store.Condition.Reason()
+	}
+	return "it does not answer, or is not prepared yet"
 }

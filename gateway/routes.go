@@ -12,8 +12,9 @@ type Route struct {
 	Name   string  // the label of its metrics
 	Scopes []Scope // whose tokens may call it; empty: no token is needed
 
-	in     dialect
-	handle handler
+	in      dialect
+	handle  handler
+	patient bool // it lists much, or waits for the platform
 }
 
 // handler answers one call. The gateway has read the body, checked the token and its scope; it writes the answer or the error.
@@ -34,36 +35,36 @@ func Routes() []Route {
 		app    = entity + "/appId/:appId"
 	)
 	return append(opsRoutes(), []Route{
-		{post, "/bots/v3/events", "events", sources, general, (*Gateway).postEvents},
-		{get, "/bots/v3/events/:id", "event", sources, general, (*Gateway).getEvent},
+		{post, "/bots/v3/events", "events", sources, general, (*Gateway).postEvents, false},
+		{get, "/bots/v3/events/:id", "event", sources, general, (*Gateway).getEvent, false},
 
-		{get, "/bots/v3/registrations", "registrations", bots, reading, (*Gateway).getRegistrations},
-		{post, "/bots/v3/registrations", "registration_create", bots, writing, (*Gateway).postRegistration},
-		{put, "/bots/v3/registrations", "registration_put", bots, writing, (*Gateway).putRegistration},
-		{get, "/bots/v3/registrations" + entity, "registrations_of_entity", bots, reading, (*Gateway).getEntity},
-		{get, "/bots/v3/registrations" + app, "registration", bots, reading, (*Gateway).getRegistration},
-		{del, "/bots/v3/registrations" + app, "registration_delete", bots, deleting, (*Gateway).deleteRegistration},
-		{put, "/bots/v3/registrations" + app + "/mode/:mode", "mode", bots, general, (*Gateway).putMode},
-		{get, "/bots/v3/health/appId/:appId", "health", bots, general, (*Gateway).getHealth},
+		{get, "/bots/v3/registrations", "registrations", bots, reading, (*Gateway).getRegistrations, true},
+		{post, "/bots/v3/registrations", "registration_create", bots, writing, (*Gateway).postRegistration, false},
+		{put, "/bots/v3/registrations", "registration_put", bots, writing, (*Gateway).putRegistration, false},
+		{get, "/bots/v3/registrations" + entity, "registrations_of_entity", bots, reading, (*Gateway).getEntity, false},
+		{get, "/bots/v3/registrations" + app, "registration", bots, reading, (*Gateway).getRegistration, false},
+		{del, "/bots/v3/registrations" + app, "registration_delete", bots, deleting, (*Gateway).deleteRegistration, false},
+		{put, "/bots/v3/registrations" + app + "/mode/:mode", "mode", bots, general, (*Gateway).putMode, false},
+		{get, "/bots/v3/health/appId/:appId", "health", bots, general, (*Gateway).getHealth, true},
 
-		{get, "/bots/v3/control" + entity + "/author/*", "control", bots, general, (*Gateway).getControl},
-		{put, "/bots/v3/control", "control_put", bots, general, (*Gateway).putControl},
+		{get, "/bots/v3/control" + entity + "/author/*", "control", bots, general, (*Gateway).getControl, false},
+		{put, "/bots/v3/control", "control_put", bots, general, (*Gateway).putControl, false},
 
-		{get, "/bots/v3/request/:id", "request", bots, general, (*Gateway).getRequest},
-		{get, "/bots/v3/request/appId/:appId", "requests", bots, general, (*Gateway).getRequests},
-		{get, "/bots/v3/handoffs", "handoffs", bots, general, (*Gateway).getHandoffs},
-		{get, "/bots/v3/notices", "notices", bots, general, (*Gateway).getNotices},
+		{get, "/bots/v3/request/:id", "request", bots, general, (*Gateway).getRequest, false},
+		{get, "/bots/v3/request/appId/:appId", "requests", bots, general, (*Gateway).getRequests, true},
+		{get, "/bots/v3/handoffs", "handoffs", bots, general, (*Gateway).getHandoffs, true},
+		{get, "/bots/v3/notices", "notices", bots, general, (*Gateway).getNotices, true},
 
-		{put, "/bots/v3/tag", "tag", bots, general, (*Gateway).act},
-		{put, "/bots/v3/tag/remove", "tag_remove", bots, general, (*Gateway).act},
-		{put, "/bots/v3/note", "note", bots, general, (*Gateway).act},
-		{put, "/bots/v3/priority", "priority", bots, general, (*Gateway).act},
-		{put, "/bots/v3/workqueue", "workqueue", bots, general, (*Gateway).act},
-		{put, "/bots/v3/resolve", "resolve", bots, general, (*Gateway).act},
-		{put, "/bots/v3/authors", "authors", bots, general, (*Gateway).act},
-		{put, "/bots/v3/authors/attributes", "authors_attributes", bots, general, (*Gateway).act},
-		{post, "/bots/v3/respond", "respond", bots, general, (*Gateway).speak},
-		{post, "/bots/v3/form", "form", bots, general, (*Gateway).speak},
+		{put, "/bots/v3/tag", "tag", bots, general, (*Gateway).act, true},
+		{put, "/bots/v3/tag/remove", "tag_remove", bots, general, (*Gateway).act, true},
+		{put, "/bots/v3/note", "note", bots, general, (*Gateway).act, true},
+		{put, "/bots/v3/priority", "priority", bots, general, (*Gateway).act, true},
+		{put, "/bots/v3/workqueue", "workqueue", bots, general, (*Gateway).act, true},
+		{put, "/bots/v3/resolve", "resolve", bots, general, (*Gateway).act, true},
+		{put, "/bots/v3/authors", "authors", bots, general, (*Gateway).act, true},
+		{put, "/bots/v3/authors/attributes", "authors_attributes", bots, general, (*Gateway).act, true},
+		{post, "/bots/v3/respond", "respond", bots, general, (*Gateway).speak, true},
+		{post, "/bots/v3/form", "form", bots, general, (*Gateway).speak, true},
 	}...)
 }
 

@@ -80,7 +80,7 @@ func (g *Gateway) ask(w http.ResponseWriter, req *http.Request, r Route, c *call
 			return answer{}, err
 		}
 	}
-	ctx, cancel := context.WithTimeout(req.Context(), g.Timeout)
+	ctx, cancel := context.WithTimeout(req.Context(), g.limit(r))
 	defer cancel()
 	return r.handle(g, ctx, c)
 }

@@ -102,7 +102,7 @@ func TestErrorsOfTheCarrierHaveTheirAnswers(t *testing.T) {
 		{delivery.ErrTooMany, 409, `"errors":["this entity has 10 registrations already"]`},
 		{&delivery.ValidationError{Problems: []string{"a", "b"}}, 422, `"errors":["a","b"]`},
 		{delivery.ErrUnavailable, 503, `"error":{"messages":["the store is away or full, try again"]}`},
-		{context.DeadlineExceeded, 503, `"error":{"messages":["the store is away or full, try again"]}`},
+		{context.DeadlineExceeded, 503, `"error":{"messages":["the store does not answer, try again"]}`},
 		{errors.New("READONLY redis.secret.internal"), 500, `"error":{"messages":["Internal error"]}`},
 	} {
 		s := newStage(t, func(c *gateway.Config) { c.Carrier = failing{Carrier: c.Carrier, err: row.err} })
@@ -206,7 +206,7 @@ func (s *stage) ops(path string) *httptest.ResponseRecorder {
 
 func TestReadinessSaysWhatIsMissingAndNoMore(t *testing.T) {
 	s := newStage(t)
-	require.Contains(t, s.ops("/readyz").Body.String(), `{"ready":true,"tier":"memory","missing":[],"requestId":`)
+	require.Contains(t, s.ops("/readyz").Body.String(), `{"ready":true,"tier":"memory","store":"reachable","missing":[],"warnings":[],"requestId":`)
 	s.carrier.away = true
 	res := s.ops("/readyz")
 	CheckAnswer(t, res, "store away")
