@@ -81,8 +81,10 @@ type scripts struct {
 func newStore(cfg Config) *store {
 	lua := func(parts ...string) *redis.Script { return redis.NewScript(health.Lua() + strings.Join(parts, "\n")) }
 	_, cluster := cfg.Client.(*redis.ClusterClient)
+	known := newReach(cfg.Client, cfg.Replicas, cfg.Log)
+	cfg.Client.AddHook(known)
 	return &store{
-		reach: newReach(cfg.Client, cfg.Replicas, cfg.Log), replicas: cfg.Replicas, cluster: cluster, client: cfg.Client, health: health.NewStore(cfg.Client, cfg.Rules), sealer: cfg.Sealer, window: cfg.Rules.Window,
+		reach: known, replicas: cfg.Replicas, cluster: cluster, client: cfg.Client, health: health.NewStore(cfg.Client, cfg.Rules), sealer: cfg.Sealer, window: cfg.Rules.Window,
 		scripts: scripts{
 			accept: lua(commonLua, acceptLua), settle: lua(commonLua, settleLua), look: lua(lookLua), change: lua(commonLua, changeLua),
 			control: lua(controlLua), handoffs: lua(commonLua, handoffsLua), take: lua(takeLua), update: lua(updateLua),

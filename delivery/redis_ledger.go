@@ -185,6 +185,9 @@ func (b *bookkeeper) registrations(ctx context.Context, names []string) ([]shown
 // totals reads the ledger of the store in one step, or each shard's on a cluster, where it balances by itself.
 func (b *bookkeeper) totals(ctx context.Context, out *books) error {
 	pipe := b.store.client.TxPipeline()
+	if b.store.cluster {
+		pipe = b.store.client.Pipeline() // a transaction has one slot
+	}
 	var ledgers []*redis.MapStringStringCmd
 	var numbers []*redis.StringCmd
 	for sh := range health.Shard(health.Shards) {
