@@ -169,11 +169,17 @@ var replies = []struct {
 	says Condition
 }{
 	{"OOM ", StoreFull},
-	{"MISCONF ", StoreUnwritable}, {"NOREPLICAS ", StoreUnwritable},
+	{"MISCONF ", StoreUnwritable},
+	{"NOREPLICAS ", StoreUnwritable},
 	{"READONLY ", StoreReadOnly},
 	{"LOADING ", StoreLoading},
-	{"NOAUTH ", StoreRefusing}, {"WRONGPASS ", StoreRefusing}, {"NOPERM ", StoreRefusing}, {"ERR max number of clients", StoreRefusing},
-	{"CLUSTERDOWN ", StoreAway}, {"MASTERDOWN ", StoreAway}, {"BUSY ", StoreAway},
+	{"NOAUTH ", StoreRefusing},
+	{"WRONGPASS ", StoreRefusing},
+	{"NOPERM ", StoreRefusing},
+	{"ERR max number of clients", StoreRefusing},
+	{"CLUSTERDOWN ", StoreAway},
+	{"MASTERDOWN ", StoreAway},
+	{"BUSY ", StoreAway},
 }
 
 // tellsOfReply is what an error reply says; a store that found only this one command wrong is reachable.
