@@ -1,6 +1,8 @@
 package delivery
 
 import (
+	"context"
+	"net"
 	"net/netip"
 	"time"
 
@@ -43,3 +45,11 @@ func IDOf(id string) bool { _, ok := parseID(id); return ok }
 
 // MemberRoundTrip encodes a registration's name and reads it back.
 func MemberRoundTrip(id RegID) (RegID, error) { return parseMember(id.member()) }
+
+// TriesUnderWay is how many tries hold a slot.
+func (c *Carrier) TriesUnderWay() int { return len(c.slots) }
+
+// GuardedDial is the way to bots that a carrier with such a guard takes.
+func GuardedDial(cfg GuardConfig) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	return newGuard(cfg).dialer()
+}

@@ -38,9 +38,9 @@ type caller struct {
 	trusted map[string]*links // by the certificates that a registration brings; connections are not shared between them
 }
 
-// links are the connections to the bots. Second tries have connections of their own: whatever made the first one fail, a connection
-// that is dead without a sign of it above all, is not what the second one meets.
-type links struct{ first, second *http.Transport }
+// links are the connections to the bots. A second try, when the first had no answer at all, goes over a connection of its own: the first
+// one's may be dead without a sign of it, and so may be others that are kept.
+type links struct{ kept, fresh *http.Transport }
 
 // newCaller returns a caller that trusts the system's authorities and those of bundle, PEM certificates that were checked before.
 func newCaller(dial dialFunc, bundle string) *caller {
@@ -51,7 +51,9 @@ func newCaller(dial dialFunc, bundle string) *caller {
 }
 
 func (c *caller) newLinks(roots *x509.CertPool) *links {
-	return &links{c.newTransport(roots), c.newTransport(roots)}
+	l := &links{c.newTransport(roots), c.newTransport(roots)}
+	l.fresh.DisableKeepAlives = true
+	return l
 }
 
 func (c *caller) newTransport(roots *x509.CertPool) *http.Transport {
@@ -98,8 +100,8 @@ func (c *caller) links(pem string) *links {
 }
 
 func (l *links) close() {
-	l.first.CloseIdleConnections()
-	l.second.CloseIdleConnections()
+	l.kept.CloseIdleConnections()
+	l.fresh.CloseIdleConnections() // none is idle, but some may still be on their way
 }
 
 func (c *caller) close() {
@@ -121,6 +123,7 @@ type call struct {
 	timestamp int64 // seconds of the store's clock
 	timeout   time.Duration
 	creds     Credentials
+	fresh     bool   // over a connection of its own
 	oldSecret Secret // signs beside the present one for a while after a change
 	trust     string // PEM certificates trusted for this bot beside the usual ones
 }
@@ -146,9 +149,9 @@ func (c *caller) do(ctx context.Context, p call) outcome {
 	req.ContentLength = int64(len(p.body))
 	p.setHeaders(req.Header)
 	l := c.links(p.trust)
-	transport := l.first
-	if p.try > 1 {
-		transport = l.second
+	transport := l.kept
+	if p.fresh {
+		transport = l.fresh
 	}
 	res, err := transport.RoundTrip(req)
 	if err != nil {

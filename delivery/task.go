@@ -109,7 +109,7 @@ func (c *Carrier) try(ctx context.Context, t *task, r health.Reading) (o outcome
 	p := call{
 		url: t.reg.CallbackURL, body: body, eventID: t.reg.names.events + t.part, requestID: t.reg.names.requests + t.part, try: t.tries + 1,
 		timestamp: now.Unix(), timeout: c.timeout(t), creds: t.reg.Credentials,
-		trust: t.reg.CACertificate,
+		trust: t.reg.CACertificate, fresh: t.tries > 0 && t.last.class != health.Status,
 	}
 	p.creds.Secret = t.reg.secret
 	if now.Before(t.reg.oldUntil) {
