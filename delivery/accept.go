@@ -163,6 +163,16 @@ func (c *Carrier) viewOf(ctx context.Context, e Entity, anew bool) (*view, error
 	return v, nil
 }
 
+// freshView loads an entity for a caller that brings no events. Only what is remembered anyway is brought up to date: what has no
+// traffic takes no memory here.
+func (c *Carrier) freshView(ctx context.Context, e Entity) (*view, error) {
+	v, err := c.store.loadView(ctx, e)
+	if err == nil && c.views.get(e) != nil {
+		c.views.put(e, v)
+	}
+	return v, err
+}
+
 // runAccepts carries out one group commit and hands what was queued to the lanes of this replica.
 func (c *Carrier) runAccepts(calls []*acceptCall) {
 	began := time.Now()

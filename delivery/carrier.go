@@ -20,7 +20,7 @@ type limits struct{ events, bytes int64 }
 type Carrier struct {
 	cfg     Config
 	store   *store
-	views   views
+	views   *views
 	guard   *guard
 	caller  *caller
 	log     *slog.Logger
@@ -68,7 +68,7 @@ func New(cfg Config) (*Carrier, error) {
 		return nil, fmt.Errorf("certificates for callbacks: the bundle %s", p)
 	}
 	c := &Carrier{
-		cfg: cfg, store: newStore(cfg), views: views{m: map[Entity]*view{}}, guard: newGuard(cfg.Guard), log: cfg.Log,
+		cfg: cfg, store: newStore(cfg), views: newViews(viewsBytes), guard: newGuard(cfg.Guard), log: cfg.Log,
 		slots: make(chan struct{}, cfg.InFlight), signal: make(chan struct{}, 1), lanes: map[RegID]*lane{}, metrics: newMetrics(),
 	}
 	c.books = newBookkeeper(c.store, orDefault(cfg.MetricsRegistrations, booksDefault), c.log)

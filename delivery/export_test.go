@@ -53,3 +53,20 @@ func (c *Carrier) TriesUnderWay() int { return len(c.slots) }
 func GuardedDial(cfg GuardConfig) func(ctx context.Context, network, addr string) (net.Conn, error) {
 	return newGuard(cfg).dialer()
 }
+
+// Views is a cache of views.
+type Views struct{ v *views }
+
+// NewViews returns a cache of two generations of so many bytes.
+func NewViews(limit int) Views { return Views{newViews(limit)} }
+
+// Put takes a view of one registration in.
+func (v Views) Put(r Registration) {
+	v.v.put(r.Entity, &view{version: "1", regs: []*held{{Registration: r, names: r.names()}}})
+}
+
+// Has says whether an entity is known, and uses it.
+func (v Views) Has(e Entity) bool { return v.v.get(e) != nil }
+
+// Len is how many entities are known.
+func (v Views) Len() int { return len(v.v.young) + len(v.v.old) }

@@ -112,7 +112,7 @@ func newMiniredis(t testing.TB) redis.UniversalClient {
 	m := miniredis.NewMiniRedis()
 	m.ClockTTL(true)
 	t.Cleanup(m.Close)
-	return newClient(t, func(context.Context, string, string) (net.Conn, error) { return m.Dial() })
+	return newClient(t, func(context.Context, string, string) (net.Conn, error) { return roomy(m.Dial()) })
 }
 
 func newClient(t testing.TB, dial func(context.Context, string, string) (net.Conn, error)) redis.UniversalClient {

@@ -28,6 +28,9 @@ func (e Entity) member() string {
 // member is the registration's name in sets and hashes.
 func (id RegID) member() string { return id.Entity.member() + ":" + url.QueryEscape(id.AppID) }
 
+// Cursor is where a list goes on after this registration.
+func (id RegID) Cursor() string { return id.member() }
+
 func (e Entity) key(noun string, more ...string) string {
 	return e.shard().Key(noun, append([]string{e.CompanyKey, e.NetworkKey, e.ExternalID}, more...)...)
 }

@@ -1,6 +1,7 @@
 package delivery_test
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -43,12 +44,13 @@ func balance(s map[string]float64, of string) string {
 	if of != "" {
 		label, labels, noun = "{registration="+of+"}", ",registration="+of, "registration"
 	}
-	text := fmt.Sprintf("accepted %v = ", s["delivery_"+noun+"_accepted_deliveries_total"+label])
+	var text strings.Builder
+	text.WriteString(fmt.Sprintf("accepted %v = ", s["delivery_"+noun+"_accepted_deliveries_total"+label]))
 	for _, fate := range delivery.FinalFates() {
 		name := "delivery_" + noun + "_ended_deliveries_total{fate=" + string(fate) + labels + "}"
-		text += fmt.Sprintf("%s %v + ", fate, s[strings.Replace(name, "{}", "}", 1)])
+		text.WriteString(fmt.Sprintf("%s %v + ", fate, s[strings.Replace(name, "{}", "}", 1)]))
 	}
-	return text + fmt.Sprintf("queued %v", s["delivery_"+noun+"_queued_deliveries"+label])
+	return text.String() + fmt.Sprintf("queued %v", s["delivery_"+noun+"_queued_deliveries"+label])
 }
 
 func shownRegistrations(s map[string]float64) []string {
@@ -110,7 +112,7 @@ func TestMetricsTellWhatTheStoreHasForgotten(t *testing.T) {
 		var seen map[string]float64
 		soon(t, func() bool { seen = scrape(t, r); return seen["delivery_ledger_discrepancy_deliveries"] == 1 }, "the next look at the books")
 		require.Equal(t, 2.0, seen["delivery_registration_discrepancy_deliveries{registration="+e1+"}"])
-		require.NoError(t, client.FlushAll(t.Context()).Err())
+		flush(t, client)
 		soon(t, func() bool { seen = scrape(t, r); return seen["delivery_ledger_forgotten_deliveries_total"] == 4 }, "the next look at the books")
 		require.Zero(t, seen["delivery_ledger_accepted_deliveries_total"])
 	})
@@ -118,3 +120,14 @@ func TestMetricsTellWhatTheStoreHasForgotten(t *testing.T) {
 
 // ledger is the key of the only ledger that a single server's calls for one entity write.
 func (s *sabotage) ledger() string { return onlyKey(s.t, s.client, "pg:*:led") }
+
+// flush empties the store.
+func flush(t testing.TB, client redis.UniversalClient) {
+	t.Helper()
+	cluster, ok := client.(*redis.ClusterClient)
+	if !ok {
+		require.NoError(t, client.FlushAll(t.Context()).Err())
+		return
+	}
+	require.NoError(t, cluster.ForEachMaster(t.Context(), func(ctx context.Context, master *redis.Client) error { return master.FlushAll(ctx).Err() }))
+}

@@ -36,7 +36,7 @@ func (s *store) control(ctx context.Context, e Entity, authorID string) (Control
 // PassControl changes who owns a conversation on the wish of a bot: ours at once, the platform's through the outbox. A change that is
 // older than what is known is ErrStale.
 func (c *Carrier) PassControl(ctx context.Context, ch ControlChange) (Control, error) {
-	v, err := c.viewOf(ctx, ch.Entity, true)
+	v, err := c.freshView(ctx, ch.Entity)
 	if err != nil {
 		return Control{}, err
 	}

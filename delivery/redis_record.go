@@ -49,7 +49,7 @@ func (c *Carrier) EventRecords(ctx context.Context, company, eventID string) ([]
 	if err != nil || id.CompanyKey != company {
 		return nil, ErrNotFound
 	}
-	v, err := c.viewOf(ctx, id.Entity, true)
+	v, err := c.freshView(ctx, id.Entity)
 	if err != nil {
 		return nil, err
 	}

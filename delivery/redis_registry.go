@@ -89,8 +89,8 @@ func (s *store) onIndexes(ctx context.Context, id RegID, do func(redis.Pipeliner
 	return nil
 }
 
-// index returns the registrations that an index names, in order.
-func (s *store) index(ctx context.Context, key string) ([]RegID, error) {
+// index returns the names in an index that come after a cursor, in order.
+func (s *store) index(ctx context.Context, key, after string) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	s.trips.Add(1)
@@ -99,13 +99,11 @@ func (s *store) index(ctx context.Context, key string) ([]RegID, error) {
 		return nil, unavailable("read index", err)
 	}
 	slices.Sort(members)
-	ids := make([]RegID, 0, len(members))
-	for _, m := range members {
-		if id, err := parseMember(m); err == nil {
-			ids = append(ids, id)
-		}
+	first, found := slices.BinarySearch(members, after)
+	if found {
+		first++
 	}
-	return ids, nil
+	return members[first:], nil
 }
 
 // loadViews reads many entities in one round trip.
@@ -134,28 +132,38 @@ func (s *store) loadViews(ctx context.Context, entities map[Entity]bool) (map[En
 	return views, nil
 }
 
-// readHealth reads the registrations' health, each shard once.
+// readHealth reads the registrations' health, some hundred of a shard at once.
 func (s *store) readHealth(ctx context.Context, regs []Registration) ([]health.Reading, error) {
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
-	defer cancel()
 	byShard := map[health.Shard][]int{}
 	for i, r := range regs {
 		byShard[r.shard()] = append(byShard[r.shard()], i)
 	}
 	readings := make([]health.Reading, len(regs))
 	for _, group := range byShard {
-		keys := make([]health.Keys, len(group))
-		for j, i := range group {
-			keys[j] = regs[i].healthKeys()
-		}
-		s.trips.Add(1)
-		got, err := s.health.Read(ctx, keys)
-		if err != nil {
-			return nil, unavailable("read health", err)
-		}
-		for j, i := range group {
-			readings[i] = got[j]
+		for few := range slices.Chunk(group, loadChunk) {
+			if err := s.readSome(ctx, regs, few, readings); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return readings, nil
+}
+
+// readSome reads the health of registrations of one shard, named by their place.
+func (s *store) readSome(ctx context.Context, regs []Registration, places []int, readings []health.Reading) error {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	keys := make([]health.Keys, len(places))
+	for j, i := range places {
+		keys[j] = regs[i].healthKeys()
+	}
+	s.trips.Add(1)
+	got, err := s.health.Read(ctx, keys)
+	if err != nil {
+		return unavailable("read health", err)
+	}
+	for j, i := range places {
+		readings[i] = got[j]
+	}
+	return nil
 }

@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 
@@ -117,7 +118,7 @@ func (c *Carrier) Delete(ctx context.Context, id RegID) error {
 // of the entity and stored only if it is still the same, so that two replicas can never break them together.
 func (c *Carrier) change(ctx context.Context, id RegID, decide func(*view, *held) (*held, error)) error {
 	for range changeRepeats {
-		v, err := c.viewOf(ctx, id.Entity, true)
+		v, err := c.freshView(ctx, id.Entity)
 		if err != nil {
 			return err
 		}
@@ -145,7 +146,7 @@ func (c *Carrier) change(ctx context.Context, id RegID, decide func(*view, *held
 		}
 		c.wake(id)
 		c.changed()
-		v, err = c.viewOf(ctx, id.Entity, true)
+		v, err = c.freshView(ctx, id.Entity)
 		if err == nil && next == nil && v.find(id.AppID) != nil { // created anew while we took it out of the indexes
 			err = c.store.addIndex(ctx, id)
 		}
@@ -209,7 +210,7 @@ func (e *effects) handOver(live bool, kind HandoffKind, reason string, now time.
 
 // Registration returns one registration, without its secret.
 func (c *Carrier) Registration(ctx context.Context, id RegID) (Registration, error) {
-	v, err := c.viewOf(ctx, id.Entity, true)
+	v, err := c.freshView(ctx, id.Entity)
 	if err != nil {
 		return Registration{}, err
 	}
@@ -221,7 +222,7 @@ func (c *Carrier) Registration(ctx context.Context, id RegID) (Registration, err
 
 // OfEntity returns the registrations of an entity, ordered by app id.
 func (c *Carrier) OfEntity(ctx context.Context, e Entity) ([]Registration, error) {
-	v, err := c.viewOf(ctx, e, true)
+	v, err := c.freshView(ctx, e)
 	if err != nil {
 		return nil, err
 	}
@@ -232,26 +233,58 @@ func (c *Carrier) OfEntity(ctx context.Context, e Entity) ([]Registration, error
 	return out, nil
 }
 
-// OfCompany returns all registrations of a company, ordered by network, entity and app.
-func (c *Carrier) OfCompany(ctx context.Context, company string) ([]Registration, error) {
-	return c.indexed(ctx, companyIndexKey(company), func(id RegID) bool { return id.CompanyKey == company })
+// OfCompany returns the registrations of a company, ordered by network, entity and app, from the first after a cursor on; "": from the
+// first of all. They are read some hundred at a time, as they are asked for, so a company may be big. An error ends the sequence.
+func (c *Carrier) OfCompany(ctx context.Context, company, after string) iter.Seq2[Registration, error] {
+	return c.indexed(ctx, companyIndexKey(company), after, func(id RegID) bool { return id.CompanyKey == company })
 }
 
 // OfApp returns the registrations of an app within a company, ordered by network and entity.
 func (c *Carrier) OfApp(ctx context.Context, company, appID string) ([]Registration, error) {
-	return c.indexed(ctx, appIndexKey(company, appID), func(id RegID) bool { return id.CompanyKey == company && id.AppID == appID })
+	var all []Registration
+	for r, err := range c.indexed(ctx, appIndexKey(company, appID), "", func(id RegID) bool { return id.CompanyKey == company && id.AppID == appID }) {
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, r)
+	}
+	return all, nil
 }
 
-// indexed reads the registrations that an index names; what dangles is left out.
-func (c *Carrier) indexed(ctx context.Context, key string, belongs func(RegID) bool) ([]Registration, error) {
-	ids, err := c.store.index(ctx, key)
-	if err != nil {
-		return nil, err
+// loadChunk is how many registrations of a long list are read at once.
+const loadChunk = 250
+
+// indexed reads the registrations that an index names after a cursor; what dangles is left out.
+func (c *Carrier) indexed(ctx context.Context, key, after string, belongs func(RegID) bool) iter.Seq2[Registration, error] {
+	return func(yield func(Registration, error) bool) {
+		members, err := c.store.index(ctx, key, after)
+		if err != nil {
+			yield(Registration{}, err)
+			return
+		}
+		for few := range slices.Chunk(members, loadChunk) {
+			regs, err := c.loadSome(ctx, few, belongs)
+			if err != nil {
+				yield(Registration{}, err)
+				return
+			}
+			for _, r := range regs {
+				if !yield(r, nil) {
+					return
+				}
+			}
+		}
 	}
-	ids = slices.DeleteFunc(ids, func(id RegID) bool { return !belongs(id) })
+}
+
+// loadSome reads the registrations of these names that belong.
+func (c *Carrier) loadSome(ctx context.Context, members []string, belongs func(RegID) bool) ([]Registration, error) {
+	var ids []RegID
 	entities := map[Entity]bool{}
-	for _, id := range ids {
-		entities[id.Entity] = true
+	for _, m := range members {
+		if id, err := parseMember(m); err == nil && belongs(id) {
+			ids, entities[id.Entity] = append(ids, id), true
+		}
 	}
 	loaded, err := c.store.loadViews(ctx, entities)
 	if err != nil {

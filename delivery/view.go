@@ -83,24 +83,73 @@ func (s *Sealer) unpack(data string) (*held, error) {
 	return h, nil
 }
 
-// views caches what this replica knows of entities. A view may be out of date: every script is told its version and refuses another.
+// views caches what this replica knows of the entities that had traffic last. A view may be out of date: every script is told its version
+// and refuses another. There are two generations: what is used moves into the young one, and when that is full it becomes the old one, whose
+// views are forgotten. So what is kept is bounded, and what is used once in every generation stays.
 type views struct {
-	mu sync.RWMutex
-	m  map[Entity]*view
+	limit int // bytes of one generation
+
+	mu         sync.RWMutex
+	young, old map[Entity]*view
+	bytes      int // of young
+}
+
+const (
+	viewsBytes = 16 << 20 // of one generation
+	heldBytes  = 1500     // of a registration, beside its texts
+	namesTimes = 16       // how often its name stands in the keys that are made of it
+)
+
+func newViews(limit int) *views {
+	return &views{limit: limit, young: map[Entity]*view{}, old: map[Entity]*view{}}
 }
 
 func (c *views) get(e Entity) *view {
 	c.mu.RLock()
-	defer c.mu.RUnlock()
-	return c.m[e]
+	v, young := c.young[e]
+	if !young {
+		v = c.old[e]
+	}
+	c.mu.RUnlock()
+	if v == nil || young {
+		return v
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.old[e] == v { // else somebody has put another meanwhile
+		c.keep(e, v)
+	}
+	return v
 }
 
 func (c *views) put(e Entity, v *view) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.keep(e, v)
+}
+
+// keep makes a view one of the young generation. The caller holds the lock.
+func (c *views) keep(e Entity, v *view) {
+	c.bytes -= c.young[e].size()
+	delete(c.young, e)
+	delete(c.old, e)
 	if len(v.regs) == 0 {
-		delete(c.m, e)
 		return
 	}
-	c.m[e] = v
+	c.young[e] = v
+	if c.bytes += v.size(); c.bytes > c.limit {
+		c.young, c.old, c.bytes = map[Entity]*view{}, c.young, 0
+	}
+}
+
+// size is roughly what a view takes in memory, in bytes; 0 when there is none.
+func (v *view) size() int {
+	if v == nil {
+		return 0
+	}
+	n := 0
+	for _, h := range v.regs {
+		n += heldBytes + namesTimes*len(h.names.member) + len(h.Name) + len(h.CallbackURL) + len(h.AvatarURL) + len(h.RunbookURL) + len(h.Metadata)
+	}
+	return n
 }

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"iter"
 	"net/http"
 
 	"github.com/pulsegate/pulsegate/delivery"
@@ -38,7 +39,8 @@ type Registrations interface {
 	Delete(ctx context.Context, id delivery.RegID) error
 	Registration(ctx context.Context, id delivery.RegID) (delivery.Registration, error)
 	OfEntity(ctx context.Context, e delivery.Entity) ([]delivery.Registration, error)
-	OfCompany(ctx context.Context, company string) ([]delivery.Registration, error)
+	// OfCompany returns the registrations of a company in order, from the first after a cursor on; an error ends the sequence.
+	OfCompany(ctx context.Context, company, after string) iter.Seq2[delivery.Registration, error]
 }
 
 // Conversations knows who owns the conversation of an author.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"sync"
@@ -19,6 +20,7 @@ type fakeCarrier struct {
 	mu       sync.Mutex
 	away     bool // the store does not answer
 	panics   bool // the next accept panics
+	breaksAt int  // the row of a company's listing at which the store goes away; 0: none
 	regs     map[delivery.RegID]delivery.Registration
 	controls map[string]delivery.Control
 	seen     map[string]accepted
@@ -182,8 +184,22 @@ func (f *fakeCarrier) OfEntity(_ context.Context, e delivery.Entity) ([]delivery
 	return f.find(func(id delivery.RegID) bool { return id.Entity == e })
 }
 
-func (f *fakeCarrier) OfCompany(_ context.Context, company string) ([]delivery.Registration, error) {
-	return f.find(func(id delivery.RegID) bool { return id.CompanyKey == company })
+func (f *fakeCarrier) OfCompany(_ context.Context, company, after string) iter.Seq2[delivery.Registration, error] {
+	return func(yield func(delivery.Registration, error) bool) {
+		all, err := f.find(func(id delivery.RegID) bool { return id.CompanyKey == company && id.Cursor() > after })
+		for i, r := range all {
+			if f.breaksAt > 0 && i == f.breaksAt {
+				err = delivery.ErrUnavailable
+				break
+			}
+			if !yield(r, nil) {
+				return
+			}
+		}
+		if err != nil {
+			yield(delivery.Registration{}, err)
+		}
+	}
 }
 
 func (f *fakeCarrier) ofApp(company, appID string) ([]delivery.Registration, error) {

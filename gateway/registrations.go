@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -103,9 +104,38 @@ func noSuchBot(err error, id delivery.RegID) error {
 		id.AppID, id.CompanyKey, id.NetworkKey, id.ExternalID))
 }
 
-// getRegistrations lists all registrations of the token's company.
-func (g *Gateway) getRegistrations(ctx context.Context, c *call) (answer, error) {
-	return listed(g.Carrier.OfCompany(ctx, c.CompanyKey))
+// pageLimit is the greatest ?limit of a listing of registrations.
+const pageLimit = 10_000
+
+// getRegistrations lists the registrations of the token's company: all of them, or with ?limit so many from the first after ?after on, and
+// where the next page begins.
+func (g *Gateway) getRegistrations(_ context.Context, c *call) (answer, error) {
+	limit := 0
+	if text := c.query.Get("limit"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > pageLimit {
+			return answer{}, incorrect("limit")
+		}
+		limit = n
+	}
+	company, after := c.CompanyKey, c.query.Get("after")
+	return answer{status: http.StatusOK, stream: func(ctx context.Context, s *stream) error {
+		last := ""
+		for r, err := range g.Carrier.OfCompany(ctx, company, after) {
+			if err != nil {
+				return err
+			}
+			if limit > 0 && s.rows == limit {
+				s.next = last
+				return nil
+			}
+			if err := s.row(onWire(r)); err != nil {
+				return err
+			}
+			last = r.Cursor()
+		}
+		return nil
+	}}, nil
 }
 
 // getEntity lists the registrations of one entity; none is an error.

@@ -45,6 +45,8 @@ type answer struct {
 	data   any         // nil: none
 	bare   bool        // data is the whole body, request id and all; else it stands under "data"
 	header http.Header // further headers
+
+	stream func(ctx context.Context, s *stream) error // writes data, row by row, when it may be too much to be held; nil: it is not
 }
 
 // serve answers one request: it gives it an id, reads it, asks the route's handler, writes what came of it, and counts it. It is the
@@ -59,7 +61,13 @@ func (g *Gateway) serve(w http.ResponseWriter, req *http.Request, r Route, param
 	if g.draining.Load() {
 		w.Header().Set("Connection", "close")
 	}
-	g.metrics.meters[r.Name].note(write(w, a, c.requestID), time.Since(began))
+	status := 0
+	if a.stream != nil {
+		status = g.writeStream(w, req, a, r, c)
+	} else {
+		status = write(w, a, c.requestID)
+	}
+	g.metrics.meters[r.Name].note(status, time.Since(began))
 }
 
 // ask runs the handler of r for a request whose token and body are good. A panic becomes an error.
