@@ -1,9 +1,9 @@
 -- Writes one registration, or takes it out, if the entity is still at the version that the rules were checked against.
 -- KEYS reg st win q due judge out outd hashes led · ARGV span version app json hold member digest · reset cut off incident dbg · job id and json, or '' · entity digest and name
--- Returns 1, or 0 for another version.
+-- Returns {1}, or {0} for another version.
 -- Commit point: from here on accept and claim see the new version. A crash after it owes nothing: the job is in the outbox.
 local now = clock()
-if (redis.call('HGET', KEYS[1], 'ver') or '0') ~= ARGV[2] then return 0 end
+if (redis.call('HGET', KEYS[1], 'ver') or '0') ~= ARGV[2] then return {0} end
 local app, json, member = ARGV[3], ARGV[4], ARGV[6]
 redis.call('HINCRBY', KEYS[1], 'ver', 1)
 local was = redis.call('HEXISTS', KEYS[1], 'a:' .. app)
@@ -49,4 +49,4 @@ elseif waiting > 0 then
 elseif json == '' then
   reg_gone(KEYS[10], KEYS[2], KEYS[3], KEYS[4])
 end
-return 1
+return {1}

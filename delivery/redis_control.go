@@ -72,7 +72,7 @@ func (s *store) passControl(ctx context.Context, ch ControlChange) error {
 	}
 	entryID := fmt.Sprintf("%s-c-%s", shardHex(sh), newPart(s.now().UnixMilli()))
 	keys := []string{ch.Entity.controlKey(ch.AuthorID), outKey(sh), outDataKey(sh), toldKey(sh, ch.Entity.CompanyKey, kind)}
-	reply, err := s.run(ctx, s.scripts.control, keys, string(ch.Owner.Type), ch.Owner.AppID, ch.LastUpdateTS, ch.AuthorName,
+	reply, err := s.confirmed(ctx, s.scripts.control, keys, string(ch.Owner.Type), ch.Owner.AppID, ch.LastUpdateTS, ch.AuthorName,
 		controlTime.Milliseconds(), entryID, entryTail(id, entryID, kind, h), child)
 	if err != nil {
 		return unavailable("pass control", err)

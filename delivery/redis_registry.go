@@ -36,16 +36,13 @@ func (s *store) change(ctx context.Context, id RegID, version string, next *held
 	keys := []string{
 		id.regKey(), id.standingKey(), id.windowKey(), id.queueKey(), dueKey(sh), judgeKey(sh), outKey(sh), outDataKey(sh), hashesKey(sh), ledgerKey(sh),
 	}
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
-	defer cancel()
-	s.trips.Add(1)
-	n, err := s.scripts.change.Run(ctx, s.client, keys,
+	reply, err := s.confirmed(ctx, s.scripts.change, keys,
 		s.window.Milliseconds(), version, id.AppID, data, flagText(next != nil && next.WhenDown == Hold), id.member(), digest(id.member()),
-		e.resetText(), string(e.cut), e.off, incident, debug, jobID, job, digest(id.Entity.member()), id.Entity.member()).Int()
+		e.resetText(), string(e.cut), e.off, incident, debug, jobID, job, digest(id.Entity.member()), id.Entity.member())
 	if err != nil {
 		return false, unavailable("change registration", err)
 	}
-	return n == 1, nil
+	return len(reply) == 1 && toInt(reply[0]) == 1, nil
 }
 
 // resetText is 0 for no reset, 1 for an empty window, 2 for an empty window and a trial.

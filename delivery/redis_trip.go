@@ -17,14 +17,6 @@ const confirmTime = 700 * time.Millisecond
 // errUnconfirmed stands beside a reply whose writes too few replicas have confirmed.
 var errUnconfirmed = errors.New("too few replicas have confirmed it in time")
 
-// run runs one script.
-func (s *store) run(ctx context.Context, script *redis.Script, keys []string, args ...any) ([]any, error) {
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
-	defer cancel()
-	s.trips.Add(1)
-	return script.Run(ctx, s.client, keys, args...).Slice()
-}
-
 // confirmed runs one script whose writes must be kept as long as those of an accept.
 func (s *store) confirmed(ctx context.Context, script *redis.Script, keys []string, args ...any) ([]any, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)

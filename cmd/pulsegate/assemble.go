@@ -34,6 +34,7 @@ type instance struct {
 	carrier  *delivery.Carrier
 	notifier *notify.Notifier
 	gateway  *gateway.Gateway
+	tiers    *tierWatch
 	platform *notify.Platform // nil: none
 
 	failed chan error // of a part that ended by itself
@@ -44,6 +45,7 @@ type instance struct {
 // open, the store included.
 func assemble(a assembly) (_ *instance, err error) {
 	i := &instance{assembly: a, failed: make(chan error, 8), lives: lifecycle{log: a.log}}
+	i.tiers = newTierWatch(a.store, tier(a.Durability), a.log)
 	i.lives.onStop("store", 15*time.Second, a.store.stop)
 	defer func() {
 		if err != nil {
@@ -96,6 +98,7 @@ func (i *instance) newCarrier() (*delivery.Carrier, error) {
 	}
 	carrier, err := delivery.New(delivery.Config{
 		Client:               i.store.client,
+		Replicas:             i.replicas(),
 		Rules:                i.rules(),
 		DeliveryTimeout:      i.DeliveryTimeout,
 		QueueEvents:          i.QueueEvents,
@@ -114,6 +117,14 @@ func (i *instance) newCarrier() (*delivery.Carrier, error) {
 		return nil, err
 	}
 	return carrier, nil
+}
+
+// replicas are how many servers must confirm what is accepted, beside the one that took it.
+func (i *instance) replicas() int {
+	if tier(i.Durability) == tierReplicated {
+		return 1
+	}
+	return 0
 }
 
 // denied are the addresses that no callback may reach, whatever is allowed: those that this gateway itself depends on.
@@ -165,8 +176,8 @@ func (i *instance) newGateway() (*gateway.Gateway, error) {
 		Carrier: i.carrier,
 		Tokens:  tokens,
 		Metrics: registry,
-		Tier:    func() string { return string(i.store.tier) },
-		Log:     i.log,
+		Tier:    i.tiers.tier, Concerns: i.tiers.concerns,
+		Log: i.log,
 	}
 	if i.platform != nil {
 		cfg.Platform = i.platform
@@ -175,13 +186,14 @@ func (i *instance) newGateway() (*gateway.Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	return g, registerMetrics(registry, i.store.tier, i.carrier, i.notifier, g)
+	return g, registerMetrics(registry, i.tiers, i.carrier, i.notifier, g)
 }
 
 // run starts everything, calls ready, and serves until the context ends or a part fails. Then it stops: not ready first, after a
 // short grace the API, then what carries, what tells, and the store.
 func (i *instance) run(ctx context.Context, ready func()) error {
 	i.serve("operations", 3*time.Second, i.ops, i.gateway.OpsHandler())
+	i.work("durability", 3*time.Second, i.tiers.Run)
 	i.work("notices", 30*time.Second, i.notifier.Run)
 	i.work("delivery", 60*time.Second, i.carrier.Run)
 	i.serve("API", 15*time.Second, i.api, i.gateway.Handler())

@@ -101,7 +101,7 @@ func openBench(ctx context.Context, b benchCommand, s streams, log *slog.Logger)
 	}
 	room := &benchRoom{benchCommand: b, streams: s, data: data}
 	if room.token, err = benchToken(data); err == nil {
-		room.redis, err = openManaged(ctx, server, data, log)
+		room.redis, err = openManaged(ctx, managedConfig{server: server, data: data, log: log})
 	}
 	if err != nil {
 		_ = os.RemoveAll(data)

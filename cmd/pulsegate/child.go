@@ -40,9 +40,14 @@ func checkServerVersion(ctx context.Context, server string) error {
 	return nil
 }
 
-// startChild starts a redis-server on the files in data and waits until it answers. It waits first for one that is on its way
+// startChild starts a redis-server on the files in cfg.data and waits until it answers. It waits first for one that is on its way
 // out, so that never two write the same files.
-func startChild(ctx context.Context, server, data string) (*child, error) {
+func startChild(ctx context.Context, cfg managedConfig) (*child, error) {
+	server, data := cfg.server, cfg.data
+	fsync := "everysec"
+	if cfg.always {
+		fsync = "always"
+	}
 	waiting, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
 	running, err := takeLock(waiting, filepath.Join(data, runningLock))
@@ -62,7 +67,7 @@ func startChild(ctx context.Context, server, data string) (*child, error) {
 	}
 	defer func() { _ = log.Close() }()
 	command := exec.Command(server, "--port", "0", "--unixsocket", socket, "--unixsocketperm", "700", "--dir", data,
-		"--appendonly", "yes", "--appendfsync", "everysec", "--save", "", "--maxmemory-policy", "noeviction",
+		"--appendonly", "yes", "--appendfsync", fsync, "--save", "", "--maxmemory-policy", "noeviction",
 		"--daemonize", "no", "--logfile", "")
 	command.Stdout, command.Stderr = log, log
 	command.ExtraFiles = []*os.File{running}

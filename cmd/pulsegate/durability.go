@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,17 +17,23 @@ type tier string
 
 // The tiers, weakest first; unknown stands apart, because the store would not say.
 const (
-	tierMemory  tier = "memory"  // nothing
-	tierProcess tier = "process" // the end of the store's process, however sudden
-	tierDisk    tier = "disk"    // loss of power
-	tierUnknown tier = "unknown"
+	tierMemory     tier = "memory"     // nothing
+	tierProcess    tier = "process"    // the end of the store's process, however sudden
+	tierDisk       tier = "disk"       // loss of power
+	tierReplicated tier = "replicated" // loss of the whole server: what no replica has confirmed is refused
+	tierUnknown    tier = "unknown"
 )
+
+// tiers are all tiers.
+func tiers() []tier { return []tier{tierMemory, tierProcess, tierDisk, tierReplicated, tierUnknown} }
 
 // durability is what one Redis says of its keeping.
 type durability struct {
-	tier    tier
-	version string // "7.0.15"; empty: it would not say
-	policy  string // of memory that is full; empty: it would not say
+	tier     tier     // of the server alone
+	version  string   // "7.0.15"; empty: it would not say
+	policy   string   // of memory that is full; empty: it would not say
+	replicas int      // that follow it and are up to date, or nearly
+	runs     []string // ids of the runs of all servers
 }
 
 // inspectStore asks a Redis, or every master of a cluster, how it keeps what it is given, and returns the weakest answer.
@@ -44,8 +51,11 @@ func inspectStore(ctx context.Context, client redis.UniversalClient) (durability
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		if weakest == nil || found.weaker(*weakest) {
+		if weakest == nil {
 			weakest = &found
+		} else {
+			both := weakest.and(found)
+			weakest = &both
 		}
 		return nil
 	})
@@ -56,6 +66,18 @@ func inspectStore(ctx context.Context, client redis.UniversalClient) (durability
 		return durability{}, fmt.Errorf("the cluster has no master")
 	}
 	return *weakest, nil
+}
+
+// and is what two servers of one cluster have in common.
+func (d durability) and(other durability) durability {
+	both := d
+	if other.weaker(d) {
+		both = other
+	}
+	both.replicas = min(d.replicas, other.replicas)
+	both.runs = append(append([]string(nil), d.runs...), other.runs...)
+	slices.Sort(both.runs)
+	return both
 }
 
 // weaker orders answers by what is to be worried about.
@@ -75,7 +97,7 @@ func inspectServer(ctx context.Context, server redis.Cmdable) (durability, error
 		return durability{}, err
 	}
 	info := make(map[string]string)
-	for _, section := range []string{"server", "persistence", "memory"} {
+	for _, section := range []string{"server", "persistence", "memory", "replication"} {
 		text, err := server.Info(ctx, section).Result()
 		if err != nil && ctx.Err() != nil {
 			return durability{}, ctx.Err()
@@ -86,7 +108,9 @@ func inspectServer(ctx context.Context, server redis.Cmdable) (durability, error
 			}
 		}
 	}
-	found := durability{version: info["redis_version"], policy: info["maxmemory_policy"], tier: tierUnknown}
+	found := durability{
+		version: info["redis_version"], policy: info["maxmemory_policy"], tier: tierUnknown, replicas: onlineReplicas(info), runs: []string{info["run_id"]},
+	}
 	switch info["aof_enabled"] {
 	case "0":
 		found.tier = tierMemory // a snapshot now and then keeps nothing that came after it
@@ -99,6 +123,42 @@ func inspectServer(ctx context.Context, server redis.Cmdable) (durability, error
 		}
 	}
 	return found, nil
+}
+
+// onlineReplicas counts the replicas of a server by its INFO: slave0:ip=…,state=online,….
+func onlineReplicas(info map[string]string) int {
+	n := 0
+	for key, value := range info {
+		rest, ok := strings.CutPrefix(key, "slave")
+		if _, err := strconv.Atoi(rest); ok && err == nil && strings.Contains(value, "state=online") {
+			n++
+		}
+	}
+	return n
+}
+
+// gives is the tier that the store gives when wanted is asked of it; empty: whatever it gives.
+func (d durability) gives(wanted tier) tier {
+	if wanted == tierReplicated && d.lacks(wanted) == "" {
+		return tierReplicated
+	}
+	return d.tier
+}
+
+// lacks says what must be changed about the store so that it gives a tier, with the fix; empty: nothing.
+func (d durability) lacks(wanted tier) string {
+	list := d.warnings()
+	switch {
+	case wanted == "":
+		return ""
+	case len(list) > 0:
+		return list[0]
+	case wanted == tierDisk && d.tier != tierDisk:
+		return "the Redis writes its append-only file out once a second: set appendfsync always"
+	case wanted == tierReplicated && d.replicas == 0:
+		return "the Redis has no replica that is online: let one follow it (REPLICAOF), in a cluster each master"
+	}
+	return ""
 }
 
 // awaitAnswer waits for a server that is still loading its data; any other failure is final.
@@ -132,14 +192,6 @@ func (d durability) warnings() []string {
 		list = append(list, "the Redis is version "+d.version+": use 6.2 or newer")
 	}
 	return list
-}
-
-// fix is the first of the warnings, for a start that is refused; empty: the store is durable.
-func (d durability) fix() string {
-	if list := d.warnings(); len(list) > 0 {
-		return list[0]
-	}
-	return ""
 }
 
 // versionEnough tells whether a version is 6.2 or newer.

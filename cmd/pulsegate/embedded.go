@@ -36,6 +36,7 @@ func embeddedStore(banner io.Writer) *store {
 		client: client,
 		name:   "in-process store",
 		tier:   tierMemory,
+		inside: true,
 		stop: func(context.Context) error {
 			err := client.Close()
 			server.Close()

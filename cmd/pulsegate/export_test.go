@@ -97,3 +97,12 @@ type Mute = mute
 
 // RemoveSocketDir removes the directory of a child's socket.
 var RemoveSocketDir = removeSocketDir
+
+// OpenDurable opens the store at url if it gives a durability tier.
+func OpenDurable(ctx context.Context, url, durability string) (Store, error) {
+	s, err := openStore(ctx, storeConfig{url: url, durability: tier(durability), banner: io.Discard, log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return Store{}, err
+	}
+	return Store{Client: s.client, Tier: string(s.tier), Name: s.name, Stop: s.stop}, nil
+}

@@ -23,12 +23,18 @@ const (
 	serverLog   = "redis.log"       // of the present redis-server
 )
 
+// managedConfig says which redis-server is wanted.
+type managedConfig struct {
+	server string // path of the program
+	data   string
+	always bool // a child has each write on its disk before it answers
+	log    *slog.Logger
+}
+
 // managed is the redis-server of a data directory, as one gateway sees it: its own child, or another gateway's. It sees to it
 // that there is one for as long as it runs. Safe for concurrent use.
 type managed struct {
-	server string // path of the program
-	data   string
-	log    *slog.Logger
+	managedConfig
 
 	mu     sync.Mutex
 	socket string
@@ -39,18 +45,18 @@ type managed struct {
 }
 
 // openManaged joins the redis-server of a data directory, or starts one. The context bounds the opening only.
-func openManaged(ctx context.Context, server, data string, log *slog.Logger) (*managed, error) {
-	if err := os.MkdirAll(data, 0o700); err != nil {
+func openManaged(ctx context.Context, cfg managedConfig) (*managed, error) {
+	if err := os.MkdirAll(cfg.data, 0o700); err != nil {
 		return nil, fmt.Errorf("make data directory: %w", err)
 	}
-	data, err := filepath.Abs(data)
-	if err != nil {
+	var err error
+	if cfg.data, err = filepath.Abs(cfg.data); err != nil {
 		return nil, fmt.Errorf("find data directory: %w", err)
 	}
-	if err := checkServerVersion(ctx, server); err != nil {
+	if err := checkServerVersion(ctx, cfg.server); err != nil {
 		return nil, err
 	}
-	m := &managed{server: server, data: data, log: log, watched: make(chan struct{})}
+	m := &managed{managedConfig: cfg, watched: make(chan struct{})}
 	if err := m.ensure(ctx); err != nil {
 		return nil, err
 	}
@@ -93,7 +99,7 @@ func (m *managed) ensure(ctx context.Context) error {
 		m.log.Info("joined the redis-server of another gateway", "data", m.data)
 		return nil
 	}
-	started, err := startChild(ctx, m.server, m.data)
+	started, err := startChild(ctx, m.managedConfig)
 	if err != nil {
 		return err
 	}

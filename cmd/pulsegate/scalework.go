@@ -56,7 +56,7 @@ func (r *scaleRun) coldStart(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	joined, err := openManaged(ctx, server, r.data, r.redis.log)
+	joined, err := openManaged(ctx, managedConfig{server: server, data: r.data, log: r.redis.log})
 	if err != nil {
 		return err
 	}

@@ -25,6 +25,7 @@ type serveCommand struct {
 
 	Redis          string `help:"Redis to keep everything in: redis://, rediss://, redis+cluster://h,h or redis+sentinel://h,h/master. Default: a redis-server child, or the in-process store where none is on the PATH." placeholder:"URL"`
 	RequireDurable bool   `help:"Do not start on a store that may forget what it confirmed."`
+	Durability     string `help:"What a 202 must survive: process (the end of the store's process), disk (loss of power), or replicated (loss of the store's server: what no replica has confirmed is refused with 503). Default: what the store gives." placeholder:"TIER"`
 	keyFlags
 
 	HealthWindow      time.Duration `help:"How long the outcome of a delivery counts." default:"2m"`
@@ -52,7 +53,7 @@ type serveCommand struct {
 
 // Validate refuses settings that cannot be kept or contradict each other, before anything is opened.
 func (c serveCommand) Validate() error {
-	for _, check := range []func() error{c.checkAddresses, c.checkRules, c.checkCallbacks, c.checkMail, c.checkPlatform} {
+	for _, check := range []func() error{c.checkAddresses, c.checkStore, c.checkRules, c.checkCallbacks, c.checkMail, c.checkPlatform} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -70,12 +71,20 @@ func (c serveCommand) checkAddresses() error {
 	if c.Listen == c.OpsListen && !strings.HasSuffix(c.Listen, ":0") {
 		return wrongSetting("--ops-listen %s: must differ from --listen", c.OpsListen)
 	}
-	if c.Redis != "" {
-		if _, err := redisOptions(c.Redis); err != nil {
-			return err
-		}
-	}
 	return checkURL("--public-url", c.PublicURL)
+}
+
+func (c serveCommand) checkStore() error {
+	switch tier(c.Durability) {
+	case "", tierProcess, tierDisk, tierReplicated:
+	default:
+		return wrongSetting("--durability %s: must be process, disk or replicated", c.Durability)
+	}
+	if c.Redis == "" {
+		return nil
+	}
+	_, err := redisOptions(c.Redis)
+	return err
 }
 
 func (c serveCommand) checkRules() error {
@@ -244,7 +253,7 @@ func (c serveCommand) build(ctx context.Context, s streams, log *slog.Logger) (*
 	if keys.exposed {
 		log.Warn("others than its owner may read the key file: chmod 600 it", "file", c.path())
 	}
-	store, err := openStore(ctx, storeConfig{url: c.Redis, data: c.Data, requireDurable: c.RequireDurable, banner: s.err, log: log})
+	store, err := openStore(ctx, storeConfig{url: c.Redis, data: c.Data, requireDurable: c.RequireDurable, durability: tier(c.Durability), banner: s.err, log: log})
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ type storeConfig struct {
 	url            string // of a Redis; empty: choose by what the machine has
 	data           string // directory of the child's files
 	requireDurable bool   // refuse a store that may forget what it confirmed
+	durability     tier   // refuse a store that gives less; empty: take what it gives
 	banner         io.Writer
 	log            *slog.Logger
 }
@@ -23,8 +24,9 @@ type storeConfig struct {
 // store is the Redis that a gateway works on, however it came about.
 type store struct {
 	client    redis.UniversalClient
-	name      string // for people
-	tier      tier
+	name      string        // for people
+	tier      tier          // when it was opened
+	inside    bool          // it lives in this process
 	addresses []string      // host:port that no callback may reach
 	patience  time.Duration // how long it may be away while it is opened; 0: not at all
 	stop      func(context.Context) error
@@ -73,7 +75,10 @@ func connectStore(url string) (*store, error) {
 
 // managedStore runs or joins the redis-server of cfg.data.
 func managedStore(ctx context.Context, server string, cfg storeConfig) (*store, error) {
-	m, err := openManaged(ctx, server, cfg.data, cfg.log)
+	if cfg.durability == tierReplicated {
+		return nil, wrongSetting("--durability replicated: a redis-server child has no replica; name a Redis that has with --redis")
+	}
+	m, err := openManaged(ctx, managedConfig{server: server, data: cfg.data, always: cfg.durability == tierDisk, log: cfg.log})
 	if err != nil {
 		return nil, err
 	}
@@ -94,27 +99,40 @@ func managedStore(ctx context.Context, server string, cfg storeConfig) (*store, 
 
 // assess finds the durability tier, warns of what endangers it, and refuses what cfg does not allow.
 func (s *store) assess(ctx context.Context, cfg storeConfig) error {
-	if s.tier == tierMemory {
-		if cfg.requireDurable {
-			return wrongSetting("--require-durable: no redis-server is on the PATH and the store in process forgets everything; install redis-server 6.2 or newer, or name one with --redis")
-		}
-		return nil
+	if s.inside {
+		return cfg.refuseMemory()
 	}
 	found, err := s.inspect(ctx)
 	if err != nil {
 		return fmt.Errorf("reach the store (%s): %w", s.name, err)
 	}
-	s.tier = found.tier
+	s.tier = found.gives(cfg.durability)
+	if fix := found.lacks(cfg.durability); fix != "" {
+		return wrongSetting("--durability %s: %s", cfg.durability, fix)
+	}
 	if cfg.requireDurable {
-		if fix := found.fix(); fix != "" {
+		if fix := found.lacks(tierProcess); fix != "" {
 			return wrongSetting("--require-durable: %s", fix)
 		}
-		return nil
 	}
 	for _, warning := range found.warnings() {
 		cfg.log.Warn("the store is not as it should be", "fix", warning)
 	}
 	return nil
+}
+
+// refuseMemory refuses the store in process when more is wanted.
+func (cfg storeConfig) refuseMemory() error {
+	flag := ""
+	switch {
+	case cfg.durability != "":
+		flag = "--durability " + string(cfg.durability)
+	case cfg.requireDurable:
+		flag = "--require-durable"
+	default:
+		return nil
+	}
+	return wrongSetting("%s: no redis-server is on the PATH and the store in process forgets everything; install redis-server 6.2 or newer, or name one with --redis", flag)
 }
 
 // inspect asks the store how it keeps its data. It waits for one that is loading, and as long as its patience lasts for one that
