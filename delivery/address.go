@@ -43,12 +43,11 @@ var errBlocked = errors.New("callback address is not allowed")
 var never = prefixes("169.254.0.0/16", "fe80::/10", "100.100.100.200/32", "168.63.129.16/32", "192.0.0.192/32", "fd00:ec2::254/128",
 	"fd20:ce::254/128", "224.0.0.0/4", "ff00::/8", "0.0.0.0/32", "::/128", "255.255.255.255/32")
 
-// refused are ranges that are not the public internet (the special-purpose registries of RFC 6890 and its successors), and those that
-// lead to an IPv4 address by a way that is out of use.
+// refused are ranges that are not the public internet (the special-purpose registries of RFC 6890 and its successors), those that lead to
+// an IPv4 address by a way that is out of use, and all of IPv6 that is not given out, which is everything but 2000::/3.
 var refused = prefixes("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24",
 	"192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4",
-	"::/8", "64:ff9b:1::/48", "100::/64", "100:0:0:1::/64", "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20", "5f00::/16",
-	"fc00::/7", "fec0::/10")
+	"::/3", "4000::/2", "8000::/1", "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
 
 // nat64 addresses lead to the IPv4 address at their end, by a translator that networks without IPv4 have: they are judged like it.
 var nat64 = netip.MustParsePrefix("64:ff9b::/96")

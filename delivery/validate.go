@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -56,6 +57,8 @@ func Validate(r Registration) []string {
 			add("%s may not be empty", f.name)
 		case len(f.value) > f.max:
 			add("%s may not be longer than %d bytes", f.name, f.max)
+		case !utf8.ValidString(f.value):
+			add("%s must be UTF-8", f.name)
 		case strings.IndexFunc(f.value, unicode.IsControl) >= 0:
 			add("%s may not hold control characters", f.name)
 		}

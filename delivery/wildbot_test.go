@@ -84,12 +84,12 @@ type wildBot struct {
 
 // startWildBot serves each connection, the n-th from 1 on, until the test ends. The connection is closed when serve returns.
 func startWildBot(t testing.TB, serve func(b *wildBot, c net.Conn, n int64)) *wildBot {
-	return startWildBotAt(t, "127.0.0.1:0", serve)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	return startWildBotOn(t, ln, serve)
 }
 
-func startWildBotAt(t testing.TB, addr string, serve func(b *wildBot, c net.Conn, n int64)) *wildBot {
-	ln, err := net.Listen("tcp", addr)
-	require.NoError(t, err)
+func startWildBotOn(t testing.TB, ln net.Listener, serve func(b *wildBot, c net.Conn, n int64)) *wildBot {
 	b := &wildBot{addr: ln.Addr().String(), open: map[net.Conn]bool{}}
 	var work sync.WaitGroup
 	work.Go(func() {
