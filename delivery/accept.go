@@ -89,6 +89,9 @@ func (c *Carrier) acceptOnce(ctx context.Context, work []*accepted) {
 			}
 			fresh[e] = v
 		}
+		if ac.err = ac.again.refusal(v); ac.err != nil {
+			continue
+		}
 		if len(v.regs) == 0 {
 			ac.err = ErrUnknownEntity
 			continue
@@ -214,7 +217,7 @@ func offersFor(calls []*acceptCall, target *held) []offered {
 }
 
 func (ac *accepted) offer(f acceptedFate) offered {
-	return offered{sid: f.sid, previous: f.previous, part: ac.part, ev: ac.ev, owner: ac.owner, version: ac.view.version}
+	return offered{sid: f.sid, previous: f.previous, part: ac.part, origin: ac.origin(), ev: ac.ev, owner: ac.owner, version: ac.view.version}
 }
 
 // offer hands an event that was just stored to the lane, if it is this replica's, so that it need not be read again.

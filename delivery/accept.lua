@@ -14,9 +14,11 @@ local replica = string.match(token, '^[^:]+')
 local dupTTL, ctlTTL, ongoing = A(), A(), tonumber(A())
 local maxEvents, maxBytes = tonumber(A()), tonumber(A())
 local records = {keepOK = A(), keepErr = A(), ttl = A(), today = today}
+local hold = tonumber(A())
 
 local function note(r, t, ok, e, fate, class, handed)
   local f = {'i', e.uuid, 'f', fate, 'c', class, 'a', num(now), 'h', handed, 'u', t.url}
+  if e.origin then f[#f + 1] = 'w'; f[#f + 1] = e.origin end
   log(r, ok, ok and t.ok or t.err, f, e.body, records)
 end
 
@@ -58,6 +60,36 @@ local function handoff_of(g, e, owner, app, rid)
     scope = e.scope, owner = owner, app = app, kind = g.childKind, child = g.child, rid = rid, g = g}
 end
 
+-- When an event that is accepted now has expired, in ms.
+local function expiry(r, e)
+  local ttl = time_to_live(r, hold)
+  return math.min(e.expires or math.huge, ttl > 0 and now + ttl or math.huge)
+end
+
+-- Makes a registration due at a moment, if it is not due before.
+local function attend(r, due, member, at)
+  local before = redis.call('ZSCORE', due, member)
+  if not before or tonumber(before) > at then redis.call('ZADD', due, num(at), member) end
+end
+
+-- Puts an event into the queue, and when it expires by itself, into x. Returns its stream id.
+local function enqueue(r, t, e)
+  local id
+  if e.origin then
+    id = redis.call('XADD', t.q, '*', 'i', e.uuid, 'a', e.author, 'k', e.kind, 'b', e.body, 'w', e.origin)
+  else
+    id = redis.call('XADD', t.q, '*', 'i', e.uuid, 'a', e.author, 'k', e.kind, 'b', e.body)
+  end
+  put(r, 'ql', id)
+  add(r, 'qn', 1); add(r, 'qb', #e.body)
+  if e.expires then
+    redis.call('ZADD', t.x, num(e.expires), id)
+    local first = number(r, 'xp')
+    if first == 0 or e.expires < first then put(r, 'xp', num(e.expires)) end
+  end
+  return id
+end
+
 -- One delivery of an event. Returns its fate, stream id, the id before it, and the kind of the handoff, if it made one.
 local function deliver(g, e, t)
   local r = reg_open(t.st, t.win, t.member, now, span, g.s)
@@ -74,7 +106,9 @@ local function deliver(g, e, t)
   end
   local fate, class = 'queued', ''
   local paused = get(r, 's') == 'DOWN' and now < number(r, 'pu')
-  if paused and t.hold ~= '1' then
+  if e.expires and e.expires <= now then
+    fate = 'expired'
+  elseif paused and t.hold ~= '1' then
     fate, class = 'suppressed', 'suppressed'
   elseif number(r, 'qn') >= maxEvents or number(r, 'qb') + #e.body > maxBytes then
     fate = 'overflow'
@@ -88,12 +122,10 @@ local function deliver(g, e, t)
   end
   local prev = get(r, 'ql')
   if prev == '' then prev = '0-0' end
-  local id = redis.call('XADD', t.q, '*', 'i', e.uuid, 'a', e.author, 'k', e.kind, 'b', e.body)
-  put(r, 'ql', id)
-  add(r, 'qn', 1); add(r, 'qb', #e.body)
+  local id = enqueue(r, t, e)
   local holder = get(r, 'lo')
-  if paused then -- held: looked at when the pause ends
-    if holder == '' then redis.call('ZADD', g.s.due, get(r, 'pu'), t.member) end
+  if paused then -- held: looked at when the pause ends, or when its time is up
+    if holder == '' then attend(r, g.s.due, t.member, math.min(number(r, 'pu'), expiry(r, e))) end
   elseif holder == '' or number(r, 'le') < now then
     r.claimed = true
     put(r, 'lo', token)
@@ -104,6 +136,15 @@ local function deliver(g, e, t)
     redis.call('PUBLISH', 'pg:wake:' .. string.match(holder, '^[^:]+'), t.member)
   end
   return {'queued', id, prev, ''}
+end
+
+-- A delivery made once more says nothing of the conversation. Notes it with the event's first delivery; returns who owns the conversation.
+local function again(e)
+  redis.call('RPUSH', e.list, e.uuid .. ' ' .. e.app)
+  redis.call('LTRIM', e.list, -100, -1)
+  redis.call('PEXPIRE', e.list, records.ttl)
+  local o = e.ctl and redis.call('HMGET', e.ctl, 'ot', 'oa') or {}
+  return o[1] or '', o[2] or ''
 end
 
 local function take(g, e)
@@ -117,14 +158,22 @@ local function take(g, e)
   end
   e.admitted = false -- by the LIVE registration, or by any where none is LIVE
   for _, t in ipairs(g.targets) do
-    if e.wish[t.n] ~= 'f' and (t.role == 'L' or g.live == '') then e.admitted = true end
+    if e.wish[t.n] == 'q' and (t.role == 'L' or g.live == '') and not e.origin then e.admitted = true end
   end
   local ot, oa = '', ''
-  if e.ctl then ot, oa = own_event(g, e) end
+  if e.origin then
+    ot, oa = again(e)
+  elseif e.ctl then
+    ot, oa = own_event(g, e)
+  end
   local fates, fate = {}, ''
   for i, t in ipairs(g.targets) do
-    fates[i] = deliver(g, e, t)
-    if t.role == 'L' or t.role == 'X' or fate == '' then fate = fates[i][1] end
+    if e.wish[t.n] == 'n' then
+      fates[i] = {'', '', '', ''}
+    else
+      fates[i] = deliver(g, e, t)
+      if t.role == 'L' or t.role == 'X' or fate == '' then fate = fates[i][1] end
+    end
   end
   -- Only monitoring bots here: nobody answers the customer.
   if g.live == '' and g.childKind == 'automatic' and e.kind == 'm' and e.admitted then
@@ -148,7 +197,13 @@ local function read_group()
     local e = {uuid = A(), kind = A(), author = A(), name = A(), messageId = A(), scope = A(), body = A(), wish = {}}
     local wishes = A()
     for c = 1, #wishes do e.wish[c] = string.sub(wishes, c, c) end
-    if A() == '1' then e.ctl = K() end
+    local has = tonumber(A()) -- 1: an author, 2: a moment from which on it has expired, 4: an origin, of which it is a delivery made once more
+    if has % 2 == 1 then e.ctl = K() end
+    if has % 4 >= 2 then
+      e.expires = tonumber(A())
+      for _, t in ipairs(g.targets) do t.x = K() end
+    end
+    if has >= 4 then e.origin, e.app, e.list = A(), A(), K() end
     e.hash = A()
     if e.hash ~= '' then e.dup = K() end
     e.ownerType, e.ownerApp = A(), A()

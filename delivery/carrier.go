@@ -54,6 +54,7 @@ func New(cfg Config) (*Carrier, error) {
 	cfg.DeliveryTimeout = orDefault(cfg.DeliveryTimeout, 5*time.Second)
 	cfg.QueueEvents = orDefault(cfg.QueueEvents, 100_000)
 	cfg.QueueBytes = orDefault(cfg.QueueBytes, 256<<20)
+	cfg.HoldTime = orDefault(cfg.HoldTime, 24*time.Hour)
 	cfg.InFlight = orDefault(cfg.InFlight, 16_384)
 	if cfg.Replica == "" {
 		cfg.Replica = uuid.NewString()

@@ -1,5 +1,5 @@
 -- Writes one registration, or takes it out, if the entity is still at the version that the rules were checked against.
--- KEYS reg st win q due judge out outd hashes led · ARGV span version app json hold member digest · reset cut off incident dbg · job id and json, or '' · entity digest and name
+-- KEYS reg st win q due judge out outd hashes led · ARGV span version app json hold member digest · reset cut off incident dbg · job id and json, or '' · entity digest and name · ttl
 -- Returns {1}, or {0} for another version.
 -- Commit point: from here on accept and claim see the new version. A crash after it owes nothing: the job is in the outbox.
 local now = clock()
@@ -18,6 +18,7 @@ else
 end
 redis.call('HSET', KEYS[9], ARGV[7], member, ARGV[15], ARGV[16])
 if ARGV[5] == '1' then redis.call('HSET', KEYS[2], 'hd', '1') else redis.call('HDEL', KEYS[2], 'hd') end
+if ARGV[17] == '0' then redis.call('HDEL', KEYS[2], 'tl') else redis.call('HSET', KEYS[2], 'tl', ARGV[17]) end
 local q = redis.call('HMGET', KEYS[2], 'lo', 'qn', 'ql')
 if ARGV[8] ~= '0' then -- the window starts empty; what is left of a pause is over
   redis.call('DEL', KEYS[3])

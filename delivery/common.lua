@@ -3,7 +3,8 @@
 local R = {}
 
 -- Everything that is read of st, after the standing: the lease, the queue, and the ledger.
-local MORE = {'lo', 'le', 'qb', 'ql', 'cut', 'cf', 'do', 'de', 'c:accepted', 'c:delivered', 'c:failed', 'c:suppressed'}
+-- xp: when the first event of x has expired · tl: the registration's time to live.
+local MORE = {'lo', 'le', 'qb', 'ql', 'cut', 'cf', 'do', 'de', 'c:accepted', 'c:delivered', 'c:failed', 'c:suppressed', 'xp', 'tl'}
 local ALL, AT = {}, {}
 for i, f in ipairs(STANDING) do ALL[i] = f; AT[f] = i end
 for i, f in ipairs(MORE) do ALL[#STANDING + i] = f; AT[f] = #STANDING + i end
@@ -46,6 +47,13 @@ local function number(r, field) return tonumber(r.v[AT[field]]) or 0 end
 local function put(r, field, value)
   r.v[AT[field]] = value
   r.set[field] = value
+end
+
+-- How long an event may wait for its first try (ms), as its registration says, or 0. What is held never waits for ever.
+local function time_to_live(r, hold)
+  local ttl = number(r, 'tl')
+  if ttl == 0 and get(r, 'hd') == '1' then return hold end
+  return ttl
 end
 
 -- What this call adds to the ledger of the store, and which fields of st are in it. Whatever is deleted later, the ledger keeps it.

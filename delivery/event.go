@@ -44,6 +44,7 @@ type event struct {
 	targeted  bool
 	tagIDs    []int64
 	owner     Owner // of a control event
+	expires   int64 // when it is of no use any more, in epoch ms; 0: never
 
 	botID, metadata, health, ownerAt span  // where the values stand that the gateway replaces
 	coordinate, end                  int64 // just after the brace that opens coordinate; at the brace that closes the event
@@ -78,6 +79,8 @@ func (r *reader) top(name []byte) (err error) {
 		return err
 	case "owner":
 		return r.inOwner()
+	case "expiresAt":
+		return r.moment("expiresAt", &ev.expires)
 	case "targeted":
 		return r.boolean("targeted", &ev.targeted)
 	case "sourceTagIds":

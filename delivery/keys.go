@@ -70,10 +70,12 @@ func (e Entity) regKey() string                  { return e.key("reg") }        
 func (e Entity) ownKey() string                  { return e.key("own") }              // zset: authors of ongoing conversations by last message
 func (e Entity) controlKey(author string) string { return e.key("ctl", author) }      // hash: owner of the author's conversation
 func (e Entity) dedupeKey(key string) string     { return e.key("dup", digest(key)) } // string: event, body hash, fate
+func (e Entity) againKey(part string) string     { return e.key("again", part) }      // list: deliveries made once more of an event
 
 func (id RegID) standingKey() string { return id.key("st") }  // hash: standing, lease, queue size, ledger
 func (id RegID) windowKey() string   { return id.key("win") } // hash: window
 func (id RegID) queueKey() string    { return id.key("q") }   // stream: events waiting or under way
+func (id RegID) expiryKey() string   { return id.key("x") }   // zset: events of the queue with a time of their own -> when they have expired
 func (id RegID) okLogKey() string    { return id.key("ok") }  // stream: request records that need no attention
 func (id RegID) errLogKey() string   { return id.key("log") } // stream: request records of failures, and of calls by bots
 
@@ -89,6 +91,7 @@ type names struct {
 	member                              string // in sets and hashes
 	reg, own, told                      string // keys of the entity, and of the company's handoffs
 	standing, window, queue, ok, failed string // keys of the registration
+	expiry                              string
 	control                             string // what the keys of its authors' control begin with
 	events, requests                    string // what the ids of events and deliveries begin with
 }
@@ -96,7 +99,7 @@ type names struct {
 func (id RegID) names() *names {
 	return &names{
 		shard: id.shard(), member: id.member(), reg: id.regKey(), own: id.ownKey(), told: toldKey(id.shard(), id.CompanyKey, EntryHandoff),
-		standing: id.standingKey(), window: id.windowKey(), queue: id.queueKey(), ok: id.okLogKey(), failed: id.errLogKey(),
+		standing: id.standingKey(), window: id.windowKey(), queue: id.queueKey(), expiry: id.expiryKey(), ok: id.okLogKey(), failed: id.errLogKey(),
 		control: strings.TrimSuffix(id.controlKey("."), "."), events: id.eventPrefix(), requests: id.requestPrefix(),
 	}
 }
@@ -144,6 +147,16 @@ type parsedID struct {
 	digest string
 	part   string
 	ms     int64 // when the event was accepted, roughly
+}
+
+// of is the id of another delivery at the same place.
+func (p parsedID) of(part string) (parsedID, bool) {
+	if len(part) != len(p.part) {
+		return p, false
+	}
+	ms, err := strconv.ParseInt(part[:12], 16, 64)
+	p.part, p.ms = part, ms
+	return p, err == nil
 }
 
 func parseID(id string) (parsedID, bool) {

@@ -40,6 +40,9 @@ type lane struct {
 	running   int
 	staged    []*task // start after the next reply
 	retries   []*task
+	tried     map[string]*task // under way, by stream id: they do not expire
+	reapAt    int64            // when to look for what has expired, in ms of the store's clock; 0: never
+	reapedAt  int64            // when that was done last
 	outcomes  []settled
 	failing   bool  // outcomes holds a failure: nothing starts before it is judged
 	trialFail int64 // the number of the transition whose trial failed, or 0
@@ -59,6 +62,7 @@ type lane struct {
 // offered is an event that this replica has just stored.
 type offered struct {
 	sid, previous, part string
+	origin              string
 	ev                  *event
 	owner               Owner
 	version             string
@@ -66,7 +70,7 @@ type offered struct {
 
 func (o offered) task() *task {
 	return &task{
-		sid: o.sid, part: o.part, body: o.ev.body, author: o.ev.author, kind: o.ev.kind, ev: o.ev, owner: o.owner, version: o.version,
+		sid: o.sid, part: o.part, origin: o.origin, body: o.ev.body, author: o.ev.author, kind: o.ev.kind, ev: o.ev, owner: o.owner, version: o.version,
 		fresh: time.Now(),
 	}
 }
@@ -104,7 +108,7 @@ func (c *Carrier) claim(id RegID) {
 }
 
 func (c *Carrier) newLane(id RegID, n *names, token string) *lane {
-	l := &lane{c: c, id: id, names: n, token: token, born: time.Now(), nudge: make(chan struct{}, 1), lines: lines{m: map[string]*line{}}}
+	l := &lane{c: c, id: id, names: n, token: token, born: time.Now(), nudge: make(chan struct{}, 1), lines: lines{m: map[string]*line{}}, tried: map[string]*task{}}
 	l.tryCtx, l.stopTries = context.WithCancel(c.tryCtx)
 	return l
 }
@@ -182,7 +186,7 @@ func (l *lane) collect() {
 		case !after(o.sid, l.cursor):
 		case o.previous == l.cursor && l.lines.events < readAheadEvents && l.lines.bytes < readAheadBytes && !l.releasing:
 			l.cursor = o.sid
-			l.lines.push(o.task())
+			l.push(o.task())
 		default:
 			l.mu.Lock()
 			l.more = true
@@ -202,7 +206,9 @@ func (l *lane) release() {
 	l.releasing = true
 	if l.known && time.Now().After(l.leaseEnd) {
 		l.stopTries()
-		l.under -= len(l.retries)
+		for _, t := range l.retries {
+			l.left(t)
+		}
 		l.retries = nil
 	}
 	keep := l.staged[:0]
@@ -227,7 +233,7 @@ func (l *lane) ended(f finished) {
 	t := f.t
 	l.running--
 	if f.o.cancelled {
-		l.under--
+		l.left(t)
 		return // no outcome: whoever holds the lease next delivers it
 	}
 	t.tries++
@@ -254,7 +260,7 @@ func (l *lane) conclude(t *task) {
 		}
 	}
 	if fate == Failed && t.trial != 0 && t.reg.WhenDown == Hold {
-		l.under-- // it stays at the head of the queue, without a fate, and is read again from there
+		l.left(t) // it stays at the head of the queue, without a fate, and is read again from there
 		l.release()
 		return
 	}
@@ -262,7 +268,7 @@ func (l *lane) conclude(t *task) {
 }
 
 func (l *lane) finish(t *task, fate Fate) {
-	l.under--
+	l.left(t)
 	l.lines.done(t.author)
 	l.outcomes = append(l.outcomes, t.settledAs(fate))
 }
@@ -280,7 +286,7 @@ func (l *lane) mustSettle() bool {
 	l.mu.Unlock()
 	room, bytes := l.lines.room()
 	switch {
-	case len(l.outcomes) > 0, len(l.staged) > 0, again, l.take_, l.trialFail != 0:
+	case len(l.outcomes) > 0, len(l.staged) > 0, again, l.take_, l.trialFail != 0, l.reapDue():
 		return true
 	case more && room > 0 && bytes > 0 && !l.releasing:
 		return true
@@ -308,6 +314,11 @@ func (l *lane) wait() {
 	for _, t := range l.retries {
 		if t.retryAt.Before(due) {
 			due = t.retryAt
+		}
+	}
+	if l.reapAt > 0 {
+		if at := l.reapTime(); at.Before(due) {
+			due = at
 		}
 	}
 	timer := time.NewTimer(max(time.Until(due), 0))

@@ -42,8 +42,10 @@ func (l *lane) settle() bool {
 		return true
 	}
 	if err := l.reload(); err != nil {
+		l.reapBy(1) // what was found to be expired is looked for again
 		return l.storeAway(err)
 	}
+	l.reaped(call)
 	l.backoff = 0
 	if l.judgeNow() || l.view.version != l.state.version {
 		l.mu.Lock()
@@ -57,7 +59,7 @@ func (l *lane) settle() bool {
 
 func (l *lane) settleCall() *settleCall {
 	n := min(len(l.outcomes), settleBatch)
-	rest := l.idle() && n == len(l.outcomes) && (l.known || !l.take_)
+	rest := l.idle() && n == len(l.outcomes) && (l.known || !l.take_) && !l.reapDue()
 	room, bytes := l.lines.room()
 	l.mu.Lock()
 	l.more = l.more || time.Since(l.renewed) >= renewEvery // a renewal looks for what no message told of
@@ -75,6 +77,7 @@ func (l *lane) settleCall() *settleCall {
 	if l.trialFail != 0 && n == len(l.outcomes) {
 		call.trialFailed = strconv.FormatInt(l.trialFail, 10)
 	}
+	l.askForExpired(call)
 	for _, t := range l.staged {
 		call.owners = append(call.owners, t.author)
 	}
@@ -118,7 +121,7 @@ func (l *lane) append(call *settleCall) {
 		size += len(q.body)
 		if after(q.sid, l.cursor) {
 			l.cursor = q.sid
-			l.lines.push(newTask(q, &l.c.parser))
+			l.push(newTask(q, &l.c.parser))
 		}
 	}
 	if len(call.events) > 0 && (len(call.events) == call.max || size >= call.maxBytes) {
@@ -154,6 +157,10 @@ func (l *lane) reload() error {
 			return err
 		}
 	}
+	before := l.timeToLive()
 	l.view, l.reg = v, v.find(l.id.AppID)
+	if l.timeToLive() != before {
+		l.reapBy(1) // what was read before may have expired by what it says now
+	}
 	return nil
 }

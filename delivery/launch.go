@@ -25,6 +25,8 @@ func (l *lane) dispose(t *task) (disposal, Fate) {
 		return settleAs, Withdrawn
 	case l.reg.Mode == Maintenance:
 		return settleAs, InMaintenance
+	case l.expired(t):
+		return settleAs, Expired
 	case t.ev == nil:
 		t.last = outcome{class: health.Broken, message: "the stored event cannot be read"}
 		return settleAs, Failed
@@ -158,6 +160,7 @@ func (l *lane) start(t *task) {
 	}
 	reading := l.state.reading
 	l.running++
+	l.tried[t.sid] = t
 	l.tries.Go(func() {
 		o := l.c.try(l.tryCtx, t, reading)
 		l.mu.Lock()

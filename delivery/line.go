@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -89,6 +90,26 @@ func (q *lines) takeIf(n int, gone func(*task) bool) []*task {
 		}
 	}
 	return out
+}
+
+// remove takes a waiting event out, wherever it stands; nil when it does not wait.
+func (q *lines) remove(author, sid string) *task {
+	ln := q.m[author]
+	if ln == nil {
+		return nil
+	}
+	i := slices.IndexFunc(ln.tasks, func(t *task) bool { return t.sid == sid })
+	if i < 0 {
+		return nil
+	}
+	t := ln.tasks[i]
+	ln.tasks = slices.Delete(ln.tasks, i, i+1)
+	q.events--
+	q.bytes -= len(t.body)
+	if len(ln.tasks) == 0 && !ln.busy {
+		delete(q.m, author)
+	}
+	return t
 }
 
 // room is how many events and bytes may still be read.

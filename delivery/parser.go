@@ -7,6 +7,7 @@ import (
 	"io"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -148,6 +149,50 @@ func (r *reader) boolean(field string, into *bool) error {
 	}
 	return &EventError{Field: field, Problem: "must be true or false"}
 }
+
+// A number below is in seconds by mistake; one above is beyond the year 9999.
+const (
+	firstMoment = 100_000_000_000
+	lastMoment  = 253_402_300_799_999
+)
+
+// moment reads a time: epoch milliseconds, or a text as RFC 3339 has it. The empty text and null are none.
+func (r *reader) moment(field string, into *int64) error {
+	_, v, err := r.value()
+	if err != nil {
+		return err
+	}
+	var ms int64
+	switch v.Kind() {
+	case 'n':
+		return nil
+	case '0':
+		ms, err = strconv.ParseInt(string(v), 10, 64)
+	case '"':
+		var text []byte
+		if text, err = unquoted(v); err == nil && len(text) == 0 {
+			return nil
+		}
+		var at time.Time
+		if at, err = time.Parse(time.RFC3339, string(text)); err == nil {
+			ms = at.UnixMilli()
+		}
+	default:
+		return &EventError{Field: field, Problem: momentProblem}
+	}
+	switch {
+	case err != nil:
+		return &EventError{Field: field, Problem: momentProblem}
+	case ms < firstMoment:
+		return &EventError{Field: field, Problem: "is before 1973: write milliseconds, not seconds"}
+	case ms > lastMoment:
+		return &EventError{Field: field, Problem: "is after the year 9999"}
+	}
+	*into = ms
+	return nil
+}
+
+const momentProblem = "must be a time: epoch milliseconds, or a text like 2026-01-31T12:00:00Z"
 
 func (r *reader) integers(field string, into *[]int64) error {
 	_, v, err := r.value()

@@ -63,9 +63,10 @@ type store struct {
 	health  *health.Store
 	sealer  *Sealer
 	window  time.Duration
-	cluster bool         // a script has one slot
-	offset  atomic.Int64 // the store's clock minus ours, in ms
-	trips   atomic.Int64 // round trips, for the metrics
+	hold    time.Duration // time to live of what is held
+	cluster bool          // a script has one slot
+	offset  atomic.Int64  // the store's clock minus ours, in ms
+	trips   atomic.Int64  // round trips, for the metrics
 	scripts scripts
 	reach   *reach
 
@@ -85,6 +86,7 @@ func newStore(cfg Config) *store {
 	cfg.Client.AddHook(known)
 	return &store{
 		reach: known, replicas: cfg.Replicas, cluster: cluster, client: cfg.Client, health: health.NewStore(cfg.Client, cfg.Rules), sealer: cfg.Sealer, window: cfg.Rules.Window,
+		hold: cfg.HoldTime,
 		scripts: scripts{
 			accept: lua(commonLua, acceptLua), settle: lua(commonLua, settleLua), look: lua(lookLua), change: lua(commonLua, changeLua),
 			control: lua(controlLua), handoffs: lua(commonLua, handoffsLua), take: lua(takeLua), update: lua(updateLua),

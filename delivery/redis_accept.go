@@ -16,6 +16,8 @@ type accepted struct {
 	key  string // dedupe key, or ""
 	view *view
 
+	again *again // nil: an event of a source
+
 	// The answer.
 	state string // "ok", "seen", "reused" or "stale"; "" when err is set
 	fate  Fate
@@ -171,7 +173,7 @@ func (s *store) accept(calls []*acceptCall, token func() string, lim limits) {
 func (s *store) acceptScript(list []health.Shard, groups []*acceptGroup, token string, lim limits) scriptCall {
 	a := &argv{}
 	a.arg(s.window.Milliseconds(), token, leaseTime.Milliseconds(), dedupeTime.Milliseconds(), controlTime.Milliseconds(),
-		ongoingTime.Milliseconds(), lim.events, lim.bytes, keepSuccess, keepFailures, recordTime.Milliseconds())
+		ongoingTime.Milliseconds(), lim.events, lim.bytes, keepSuccess, keepFailures, recordTime.Milliseconds(), s.hold.Milliseconds())
 	at := a.shards(list)
 	a.arg(len(groups))
 	for _, g := range groups {
@@ -220,18 +222,8 @@ func flagText(b bool) string {
 
 func (ac *accepted) put(a *argv, targets []*held) {
 	ev := ac.ev
-	wishes := make([]byte, len(targets))
-	for i, t := range targets {
-		wishes[i] = 'q'
-		if !ev.admitted(t.PublicFilter) {
-			wishes[i] = 'f'
-		}
-	}
-	a.arg(ac.part, string(ev.kind), ev.author, ev.name, ev.messageID, ev.scope(), ev.body, wishes)
-	a.flag(ev.author != "")
-	if ev.author != "" {
-		a.key(targets[0].names.controlOf(ev.author))
-	}
+	a.arg(ac.part, string(ev.kind), ev.author, ev.name, ev.messageID, ev.scope(), ev.body, ac.wishes(targets))
+	ac.putMore(a, targets)
 	if ac.key == "" {
 		a.arg("")
 	} else {
@@ -239,6 +231,51 @@ func (ac *accepted) put(a *argv, targets []*held) {
 		a.key(ev.entity.dedupeKey(ac.key))
 	}
 	a.arg(string(ev.owner.Type), ev.owner.AppID)
+}
+
+// wishes say of each target whether it gets the event: q to be queued, f filtered, n not at all.
+func (ac *accepted) wishes(targets []*held) []byte {
+	wishes := make([]byte, len(targets))
+	for i, t := range targets {
+		switch {
+		case ac.again != nil && t.AppID != ac.again.app:
+			wishes[i] = 'n'
+		case ac.again == nil && !ac.ev.admitted(t.PublicFilter):
+			wishes[i] = 'f'
+		default:
+			wishes[i] = 'q'
+		}
+	}
+	return wishes
+}
+
+// What follows in a script's arguments, as the sum of these.
+const (
+	withAuthor  = 1 // of accept: a key of control; of settle: a handoff
+	withExpiry  = 2 // the event has a time of its own
+	withOrigins = 4 // the delivery is one made once more
+)
+
+// putMore writes what not every event has.
+func (ac *accepted) putMore(a *argv, targets []*held) {
+	has := 0
+	if ac.ev.author != "" {
+		has += withAuthor
+		a.key(targets[0].names.controlOf(ac.ev.author))
+	}
+	if ac.again != nil {
+		a.arg(has+withOrigins, ac.again.origin, ac.again.app)
+		a.key(ac.ev.entity.againKey(ac.again.origin))
+		return // whoever asks for it sees that its time is over
+	}
+	if ac.ev.expires == 0 {
+		a.arg(has)
+		return
+	}
+	a.arg(has+withExpiry, ac.ev.expires)
+	for _, t := range targets {
+		a.key(t.names.expiry)
+	}
 }
 
 // readAccept reads a reply. What no replica has confirmed is refused, though it is stored and will be delivered: the source that sends
@@ -294,6 +331,9 @@ func (ac *accepted) read(reply []any, targets []*held) {
 		ac.owner = Owner{Type: OwnerType(toText(reply[3])), AppID: toText(reply[4])}
 		for i, item := range toSlice(reply[5]) {
 			f := toTexts(item)
+			if f[0] == "" {
+				continue // not for this one
+			}
 			ac.fates = append(ac.fates, acceptedFate{target: targets[i], fate: Fate(f[0]), sid: f[1], previous: f[2], handed: HandoffKind(f[3])})
 		}
 	}

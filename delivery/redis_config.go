@@ -18,6 +18,7 @@ type Config struct {
 	DeliveryTimeout      time.Duration // of one try; 0 means 5 s
 	QueueEvents          int64         // waiting events of one registration; 0 means 100,000
 	QueueBytes           int64         // their bytes; 0 means 256 MiB
+	HoldTime             time.Duration // how long an event is held for a DOWN bot whose registration says nothing of it; 0 means 24 h
 	InFlight             int           // tries at once in this process; 0 means 16,384
 	MetricsRegistrations int           // that have series of their own in the metrics; 0 means 200, less than 0 none
 	Replica              string        // unique name of this process, without colons; "" makes one

@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -35,7 +36,8 @@ func (c *Carrier) Record(ctx context.Context, company, id string) (Record, error
 	return c.store.findRecord(ctx, reg, p)
 }
 
-// EventRecords returns a record for each registration that an event went to; ErrNotFound when there is none.
+// EventRecords returns a record for each registration that an event went to, and for each time that it was delivered once more; ErrNotFound
+// when there is none.
 func (c *Carrier) EventRecords(ctx context.Context, company, eventID string) ([]Record, error) {
 	p, ok := parseID(eventID)
 	if !ok || p.kind != 'e' {
@@ -58,9 +60,17 @@ func (c *Carrier) EventRecords(ctx context.Context, company, eventID string) ([]
 		apps = append(apps, r.AppID)
 	}
 	slices.Sort(apps)
-	var out []Record
+	again, err := c.store.madeAgain(ctx, id.Entity, p)
+	if err != nil {
+		return nil, err
+	}
+	var places []place
 	for _, app := range slices.Compact(apps) {
-		r, err := c.store.findRecord(ctx, RegID{id.Entity, app}, p)
+		places = append(places, place{RegID{id.Entity, app}, p})
+	}
+	var out []Record
+	for _, at := range append(places, again...) {
+		r, err := c.store.findRecord(ctx, at.reg, at.id)
 		if err == nil {
 			out = append(out, r)
 		} else if err != ErrNotFound {
@@ -71,6 +81,31 @@ func (c *Carrier) EventRecords(ctx context.Context, company, eventID string) ([]
 		return nil, ErrNotFound
 	}
 	return out, nil
+}
+
+// place is where the record of a delivery lies.
+type place struct {
+	reg RegID
+	id  parsedID
+}
+
+// madeAgain names the deliveries that were made once more of an event, oldest first.
+func (s *store) madeAgain(ctx context.Context, e Entity, p parsedID) ([]place, error) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	s.trips.Add(1)
+	list, err := s.client.LRange(ctx, e.againKey(p.part), 0, -1).Result()
+	if err != nil {
+		return nil, unavailable("read records", err)
+	}
+	var places []place
+	for _, item := range list {
+		part, app, _ := strings.Cut(item, " ")
+		if again, ok := p.of(part); ok {
+			places = append(places, place{RegID{e, app}, again})
+		}
+	}
+	return places, nil
 }
 
 // Records returns the records of an app, newest first; ErrNotFound for an unknown app.
@@ -192,19 +227,19 @@ func (s *store) page(ctx context.Context, key, from string) ([]redis.XMessage, e
 // records reads a registration's records that a query asks for, newest first from each place they lie in.
 func (s *store) records(ctx context.Context, r Registration, q RecordQuery, since time.Time) ([]Record, error) {
 	want := func(st RequestState) bool { return len(q.States) == 0 || slices.Contains(q.States, st) }
-	type place struct {
+	type stream struct {
 		key     string
 		pending bool
 	}
-	var places []place
+	var streams []stream
 	if want(RequestPending) && q.Origin != OriginBot {
-		places = append(places, place{r.queueKey(), true})
+		streams = append(streams, stream{r.queueKey(), true})
 	}
 	if want(RequestError) || want(RequestSuccess) {
-		places = append(places, place{r.errLogKey(), false}, place{r.okLogKey(), false})
+		streams = append(streams, stream{r.errLogKey(), false}, stream{r.okLogKey(), false})
 	}
 	var out []Record
-	for _, p := range places {
+	for _, p := range streams {
 		ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 		s.trips.Add(1)
 		got, err := s.client.XRevRangeN(ctx, p.key, "+", strconv.FormatInt(since.UnixMilli(), 10), int64(q.Limit)).Result()
@@ -231,7 +266,7 @@ func recordOf(reg RegID, m redis.XMessage, pending bool) Record {
 	ms, _, _ := strings.Cut(m.ID, "-")
 	at := time.UnixMilli(toInt(ms))
 	r := Record{
-		ID: reg.requestPrefix() + get("i"), EventID: reg.eventPrefix() + get("i"), Reg: reg, Origin: OriginGateway, Created: at, LastUpdated: at,
+		ID: reg.requestPrefix() + get("i"), EventID: reg.eventPrefix() + cmp.Or(get("w"), get("i")), Reg: reg, Origin: OriginGateway, Created: at, LastUpdated: at,
 		CallbackURL: get("u"), Fate: Fate(get("f")), Class: health.Class(get("c")), Code: get("o"), Message: get("m"),
 		Tries: int(toInt(get("t"))), Latency: time.Duration(toInt(get("l"))) * time.Millisecond, Handoff: HandoffKind(get("h")),
 	}

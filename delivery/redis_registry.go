@@ -38,11 +38,19 @@ func (s *store) change(ctx context.Context, id RegID, version string, next *held
 	}
 	reply, err := s.confirmed(ctx, s.scripts.change, keys,
 		s.window.Milliseconds(), version, id.AppID, data, flagText(next != nil && next.WhenDown == Hold), id.member(), digest(id.member()),
-		e.resetText(), string(e.cut), e.off, incident, debug, jobID, job, digest(id.Entity.member()), id.Entity.member())
+		e.resetText(), string(e.cut), e.off, incident, debug, jobID, job, digest(id.Entity.member()), id.Entity.member(), timeToLive(next))
 	if err != nil {
 		return false, unavailable("change registration", err)
 	}
 	return len(reply) == 1 && toInt(reply[0]) == 1, nil
+}
+
+// timeToLive is a registration's, in ms; 0 for none.
+func timeToLive(h *held) int64 {
+	if h == nil {
+		return 0
+	}
+	return h.TimeToLive.Milliseconds()
 }
 
 // resetText is 0 for no reset, 1 for an empty window, 2 for an empty window and a trial.

@@ -3,6 +3,7 @@ package delivery
 import (
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/pulsegate/pulsegate/health"
 )
@@ -14,6 +15,7 @@ type laneState struct {
 	cut     string // events up to this one are not delivered: they get cutFate
 	cutFate Fate
 	waiting int64 // events in the queue
+	expires int64 // when the first of them has expired, in ms, as far as the lane must know; 0: never
 }
 
 // queued is one event as it lies in the queue.
@@ -23,6 +25,7 @@ type queuedEvent struct {
 	author string
 	kind   byte
 	body   []byte
+	origin string // part of the event that this is a delivery of once more, or ""
 }
 
 // settled is one delivery that has its fate.
@@ -37,6 +40,7 @@ type settled struct {
 	ev      *event // nil when it could not be read
 	body    []byte
 	handoff bool // an undeliverable message of a LIVE registration
+	origin  string
 }
 
 // settleCall settles one registration's outcomes, renews or takes its lease, and reads on.
@@ -53,6 +57,9 @@ type settleCall struct {
 	maxBytes    int
 	outcomes    []settled
 	owners      []string // authors whose conversations' owners are wanted
+	reap        int      // expired events to look for; 0: none
+	reapBytes   int
+	tried       []string // events under way, which do not expire
 
 	// The answer.
 	err       error
@@ -61,6 +68,8 @@ type settleCall struct {
 	state     laneState
 	events    []queuedEvent
 	got       []Owner
+	reaped    []queuedEvent // expired
+	reapNext  int64         // when to look for more, in ms; 0: never
 	handedOff int64
 }
 
@@ -74,7 +83,7 @@ func (s *store) settle(calls []*settleCall) {
 	pipeline := make([]scriptCall, len(bundled))
 	for i, list := range lists {
 		a := &argv{}
-		a.arg(s.window.Milliseconds(), leaseTime.Milliseconds(), controlTime.Milliseconds(), keepSuccess, keepFailures, recordTime.Milliseconds())
+		a.arg(s.window.Milliseconds(), leaseTime.Milliseconds(), controlTime.Milliseconds(), keepSuccess, keepFailures, recordTime.Milliseconds(), s.hold.Milliseconds())
 		at := a.shards(list)
 		a.arg(len(bundled[i]))
 		for _, c := range bundled[i] {
@@ -112,10 +121,16 @@ func shareReading(calls []*settleCall) {
 		if c.max > 0 {
 			readers++
 		}
+		if c.reap > 0 {
+			readers++
+		}
 	}
 	for _, c := range calls {
 		if c.max > 0 {
 			c.max, c.maxBytes = min(c.max, max(1, batchEvents/readers)), min(c.maxBytes, batchBytes/readers)
+		}
+		if c.reap > 0 {
+			c.reap, c.reapBytes = min(c.reap, max(1, batchEvents/readers)), batchBytes/readers
 		}
 	}
 }
@@ -126,9 +141,24 @@ func (c *settleCall) put(a *argv) {
 	id, n := c.id, c.names
 	a.key(n.reg, n.standing, n.window, n.queue, n.ok, n.failed, n.told)
 	a.arg(id.CompanyKey, id.NetworkKey, id.ExternalID, n.member, n.requests, c.token)
-	a.flag(c.take)
+	take, expiry := 0, c.reap > 0
+	for i := range c.outcomes {
+		expiry = expiry || c.outcomes[i].expires()
+	}
+	if c.take {
+		take = 1
+	}
+	if expiry {
+		take += withExpiry
+	}
+	a.arg(take)
 	a.flag(c.mayRest)
-	a.arg(c.trialFailed, c.ramp, c.cursor, c.max, c.maxBytes, id.AppID, len(c.outcomes))
+	a.arg(c.trialFailed, c.ramp, c.cursor, c.max, c.maxBytes, id.AppID)
+	if expiry {
+		a.key(n.expiry)
+		a.arg(c.reap, c.reapBytes, strings.Join(c.tried, " "))
+	}
+	a.arg(len(c.outcomes))
 	for i := range c.outcomes {
 		c.outcomes[i].put(a, n)
 	}
@@ -152,8 +182,19 @@ func (d *settled) put(a *argv, n *names) {
 		body = nil
 	}
 	a.arg(d.sid, d.part, string(d.fate), kind, string(d.o.class), code, d.o.message, d.tries, d.o.latency.Milliseconds(), d.url, body, len(d.body))
-	a.flag(d.handoff && d.ev != nil)
-	if d.handoff && d.ev != nil {
+	handoff, has := d.handoff && d.ev != nil, 0
+	if handoff {
+		has += withAuthor
+	}
+	if d.expires() {
+		has += withExpiry
+	}
+	if d.origin != "" {
+		a.arg(has+withOrigins, d.origin)
+	} else {
+		a.arg(has)
+	}
+	if handoff {
 		kind := AutomaticHandoff
 		if d.fate == InMaintenance {
 			kind = MaintenanceHandoff
@@ -164,7 +205,7 @@ func (d *settled) put(a *argv, n *names) {
 }
 
 func (c *settleCall) read(now any, reply []any) {
-	if len(reply) < 10 {
+	if len(reply) < 11 {
 		c.lost = true
 		return
 	}
@@ -173,19 +214,37 @@ func (c *settleCall) read(now any, reply []any) {
 		version: toText(reply[1]), reading: health.ParseReading(now, reply[2], reply[3]),
 		cut: toText(reply[4]), cutFate: Fate(toText(reply[5])), waiting: toInt(reply[6]),
 	}
-	for _, item := range toSlice(reply[7]) {
-		f := toTexts(item)
-		q := queuedEvent{sid: f[0], part: f[1], author: f[2], kind: 'o', body: []byte(f[4])}
-		if f[3] != "" {
-			q.kind = f[3][0]
-		}
-		c.events = append(c.events, q)
-	}
+	c.events = toQueued(reply[7])
 	for _, item := range toSlice(reply[8]) {
 		o := toTexts(item)
 		c.got = append(c.got, Owner{Type: OwnerType(o[0]), AppID: o[1]})
 	}
 	c.handedOff = toInt(reply[9])
+	c.state.expires = toInt(reply[10])
+	if len(reply) > 11 {
+		if r := toSlice(reply[11]); len(r) == 2 {
+			c.reapNext, c.reaped = toInt(r[0]), toQueued(r[1])
+		}
+	}
 }
+
+func toQueued(reply any) []queuedEvent {
+	items := toSlice(reply)
+	events := make([]queuedEvent, len(items))
+	for i, item := range items {
+		f := toTexts(item)
+		events[i] = queuedEvent{sid: f[0], part: f[1], author: f[2], kind: 'o', body: []byte(f[4])}
+		if f[3] != "" {
+			events[i].kind = f[3][0]
+		}
+		if len(f) > 5 {
+			events[i].origin = f[5]
+		}
+	}
+	return events
+}
+
+// expires says whether the event stands among those with a time of their own.
+func (d *settled) expires() bool { return d.origin == "" && d.ev != nil && d.ev.expires != 0 }
 
 func toTextInt(n int64) string { return strconv.FormatInt(n, 10) }

@@ -92,6 +92,7 @@ type Registration struct {
 	DeliveryTimeout time.Duration // of one try; 0 means the gateway's setting
 	MaxConcurrency  int           // tries at once; 0 means 32
 	WhenDown        WhenDown
+	TimeToLive      time.Duration // how long an event may wait for its first try; 0: for ever, or the gateway's setting where events are held
 	DebugUntil      time.Time
 	Created         time.Time
 	LastUpdated     time.Time

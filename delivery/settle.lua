@@ -11,11 +11,13 @@ local now = clock()
 local today = num(math.floor(now / 86400000))
 local span, lease, ctlTTL = tonumber(A()), tonumber(A()), A()
 local records = {keepOK = A(), keepErr = A(), ttl = A(), today = today}
+local hold = tonumber(A())
 
 local function note(g, r, o, handed)
   local ok = o.fate == 'delivered'
   local f = {'i', o.uuid, 'f', o.fate, 'c', o.class, 'o', o.code, 'm', o.message, 't', o.tries, 'l', o.latency,
     'a', string.match(o.sid, '^%d+'), 'h', handed, 'u', o.url}
+  if o.origin then f[#f + 1] = 'w'; f[#f + 1] = o.origin end
   log(r, ok, ok and g.okLog or g.errLog, f, o.body, records)
 end
 
@@ -34,6 +36,7 @@ end
 
 local function settle(g, r, o)
   if redis.call('XDEL', g.q, o.sid) == 0 then return end -- settled before: this is a repeat
+  if o.expires then redis.call('ZREM', g.x, o.sid) end
   add(r, 'qn', -1); add(r, 'qb', -tonumber(o.size)); add(r, 'c:' .. o.fate, 1)
   local kind = tonumber(o.kind)
   if kind >= 0 then reg_count(r, kind) end
@@ -47,15 +50,23 @@ local function settle(g, r, o)
   note(g, r, o, handed)
 end
 
+local function event_of(entry)
+  local f = entry[2]
+  return {entry[1], f[2], f[4], f[6], f[8], f[10]}
+end
+
+-- Whether what waits is held through a pause, where it is.
+local function holding(r) return get(r, 'hd') == '1' and get(r, 's') == 'DOWN' and now < number(r, 'pu') end
+
 -- The next events after the cursor, within the bounds asked for.
 local function read_next(g, r)
   local events, bytes, cursor, step = {}, 0, g.cursor, 16
+  if holding(r) then return events end
   while #events < g.max and bytes < g.maxBytes do -- in steps: big events must not be copied to be left
     local entries = redis.call('XRANGE', g.q, '(' .. cursor, '+', 'COUNT', math.min(step, g.max - #events))
     for _, entry in ipairs(entries) do
-      local f = entry[2]
-      events[#events + 1] = {entry[1], f[2], f[4], f[6], f[8]}
-      cursor, bytes = entry[1], bytes + #f[8]
+      events[#events + 1] = event_of(entry)
+      cursor, bytes = entry[1], bytes + #entry[2][8]
       if bytes >= g.maxBytes then break end
     end
     if #entries < step then break end
@@ -64,13 +75,62 @@ local function read_next(g, r)
   return events
 end
 
+-- When the first of what waits has expired (ms), or 0: by its own time, and where head is set, by the registration's time to live as well.
+local function expiry(g, r, head)
+  local at, ttl = number(r, 'xp'), head and time_to_live(r, hold) or 0
+  local first = ttl > 0 and redis.call('XRANGE', g.q, '-', '+', 'COUNT', 1)[1]
+  if not first then return at end
+  ttl = ttl + tonumber(string.match(first[1], '^%d+'))
+  return (at == 0 or ttl < at) and ttl or at
+end
+
+-- What has expired, but for what the lane has under way, within the bounds asked for. Returns when to look again, in ms (0: there is no
+-- reason to), and the events.
+local function reap(g, r)
+  local found, bytes, under, seen, next = {}, 0, 0, {}, 0
+  for sid in string.gmatch(g.skip, '%S+') do seen[sid] = true; under = under + 1 end
+  local function full() return #found >= g.count or bytes >= g.bytes end
+  local function take(entry)
+    if seen[entry[1]] then return end
+    seen[entry[1]] = true
+    found[#found + 1], bytes = event_of(entry), bytes + #entry[2][8]
+  end
+  local function at(ms) if next == 0 or ms < next then next = ms end end
+  if get(r, 'xp') ~= '' then
+    for _, sid in ipairs(redis.call('ZRANGEBYSCORE', g.x, '-inf', num(now), 'LIMIT', 0, g.count + under)) do
+      if full() then break end
+      local entry = not seen[sid] and redis.call('XRANGE', g.q, sid, sid)[1]
+      if entry then take(entry) end
+    end
+    local later = redis.call('ZRANGEBYSCORE', g.x, '(' .. num(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+    if later[2] then at(tonumber(later[2])) end
+  end
+  local ttl, from = time_to_live(r, hold), '-'
+  while ttl > 0 and not full() do
+    local entries = redis.call('XRANGE', g.q, from, num(now - ttl), 'COUNT', 16)
+    for _, entry in ipairs(entries) do
+      if full() then break end
+      take(entry)
+      from = '(' .. entry[1]
+    end
+    if #entries < 16 then
+      local later = redis.call('XRANGE', g.q, num(now - ttl + 1), '+', 'COUNT', 1)[1]
+      if later then at(tonumber(string.match(later[1], '^%d+')) + ttl) end
+      break
+    end
+  end
+  return {num(full() and now or next), found}
+end
+
 -- Puts the registration to rest when the lane has nothing left. What is still in the queue then (held through a pause, or overlooked)
 -- becomes due again.
-local function rest(g, r, events)
-  if not g.mayRest or #events > 0 then return false end
+local function rest(g, r, events, reaped)
+  if not g.mayRest or #events > 0 or reaped and #reaped[2] > 0 then return false end
   put(r, 'lo', ''); put(r, 'le', '0')
   if redis.call('XLEN', g.q) > 0 then
     local later = get(r, 'hd') == '1' and number(r, 'pu') or 0 -- held events wait for the end of the pause
+    local expires = expiry(g, r, true)
+    if expires > 0 then later = math.min(later, expires) end
     redis.call('ZADD', g.s.due, num(math.max(later, now + 1)), g.member)
     return true
   end
@@ -84,12 +144,17 @@ local shards = read_shards(K, A)
 local function read_group()
   local g = {s = shards[tonumber(A())], reg = K(), st = K(), win = K(), q = K(), okLog = K(), errLog = K(), told = K(), handed = 0,
     company = A(), network = A(), external = A(),
-    member = A(), rid = A(), token = A(), take = A() == '1', mayRest = A() == '1', trialFailed = A(), ramp = A(),
+    member = A(), rid = A(), token = A(), take = A(), mayRest = A() == '1', trialFailed = A(), ramp = A(),
     cursor = A(), max = tonumber(A()), maxBytes = tonumber(A()), app = A(), outcomes = {}, owners = {}}
+  if g.take >= '2' then g.x, g.count, g.bytes, g.skip = K(), tonumber(A()), tonumber(A()), A() end
+  g.take = g.take == '1' or g.take == '3'
   for i = 1, tonumber(A()) do
     local o = {sid = A(), uuid = A(), fate = A(), kind = A(), class = A(), code = A(), message = A(), tries = A(), latency = A(), url = A(),
       body = A(), size = A()}
-    if A() == '1' then
+    local has = tonumber(A()) -- 1: a customer to hand off, 2: a time of its own in x, 4: an origin, of which it is a delivery made once more
+    if has >= 4 then o.origin = A() end
+    o.expires = has % 4 >= 2
+    if has % 2 == 1 then
       o.h = {id = g.s.hex .. '-h-' .. o.uuid, ctl = K(), ttl = ctlTTL, author = A(), name = A(), messageId = A(), scope = A(),
         owner = g.app, app = g.app, kind = A(), child = A(), rid = g.rid .. o.uuid, g = g}
     end
@@ -110,8 +175,13 @@ local function group(g)
   for _, o in ipairs(g.outcomes) do settle(g, r, o) end
   if g.trialFailed ~= '' and get(r, 's') == 'DOWN' and get(r, 'n') == g.trialFailed then put(r, 'tf', g.trialFailed) end
   if g.ramp ~= '' then put(r, 'rw', g.ramp) end
+  local reaped
+  if g.x then
+    put(r, 'xp', redis.call('ZRANGE', g.x, 0, 0, 'WITHSCORES')[2] or '')
+    if g.count > 0 then reaped = reap(g, r) end
+  end
   local events = read_next(g, r)
-  local rested = rest(g, r, events)
+  local rested = rest(g, r, events, reaped)
   if not rested then
     put(r, 'lo', g.token); put(r, 'le', num(now + lease))
     redis.call('ZADD', g.s.due, num(now + lease), g.member)
@@ -122,11 +192,12 @@ local function group(g)
     owners[i] = {o[1] or '', o[2] or ''}
   end
   local counts = table.concat(window_counts(reg_window(r)), '\n')
+  local expires = expiry(g, r, holding(r))
   reg_close(r, now)
   R[g.st] = nil
   if rested and get(r, 'off') == '2' and redis.call('XLEN', g.q) == 0 then reg_gone(shards[1].led, g.st, g.win, g.q) end
   return {rested and 'rest' or 'ok', redis.call('HGET', g.reg, 'ver') or '0', reg_standing(r), counts, get(r, 'cut'), get(r, 'cf'), get(r, 'qn'), events,
-    owners, g.handed}
+    owners, g.handed, expires > 0 and num(expires) or '', reaped}
 end
 
 local reply = {num(now)}

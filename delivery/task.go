@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"cmp"
 	"context"
 	"math/rand/v2"
 	"runtime/debug"
@@ -20,6 +21,7 @@ const (
 type task struct {
 	sid     string
 	part    string
+	origin  string // part of the event that it delivers once more, or ""
 	body    []byte
 	author  string
 	kind    byte
@@ -31,12 +33,13 @@ type task struct {
 	tries   int
 	trial   int64 // the number of the transition to DOWN that it is the trial of, or 0
 	debug   bool
+	dead    bool // expired, by the store's word
 	last    outcome
 	retryAt time.Time
 }
 
 func newTask(q queuedEvent, p *Parser) *task {
-	t := &task{sid: q.sid, part: q.part, body: q.body, author: q.author, kind: q.kind}
+	t := &task{sid: q.sid, part: q.part, origin: q.origin, body: q.body, author: q.author, kind: q.kind}
 	if ev, err := p.parse(q.body); err == nil {
 		t.ev = ev
 	}
@@ -45,7 +48,7 @@ func newTask(q queuedEvent, p *Parser) *task {
 
 // settledAs is the task with its fate.
 func (t *task) settledAs(f Fate) settled {
-	d := settled{sid: t.sid, part: t.part, fate: f, o: t.last, tries: t.tries, ev: t.ev, body: t.body}
+	d := settled{sid: t.sid, part: t.part, origin: t.origin, fate: f, o: t.last, tries: t.tries, ev: t.ev, body: t.body}
 	if t.reg != nil {
 		d.url = t.reg.CallbackURL
 		d.handoff = t.kind == 'm' && t.reg.Mode == Live && (f == Failed || f == Suppressed || f == Overflow || f == Expired)
@@ -53,6 +56,8 @@ func (t *task) settledAs(f Fate) settled {
 	switch f {
 	case Delivered, Failed:
 		d.counts = !t.debug && t.ev != nil
+	case Expired:
+		d.o = outcome{message: "not tried: its time was up"}
 	case Suppressed:
 		d.counts = true
 		d.o = outcome{class: health.Suppressed, message: "not tried: the bot is DOWN"}
@@ -107,7 +112,7 @@ func (c *Carrier) try(ctx context.Context, t *task, r health.Reading) (o outcome
 	}
 	now := c.store.now()
 	p := call{
-		url: t.reg.CallbackURL, body: body, eventID: t.reg.names.events + t.part, requestID: t.reg.names.requests + t.part, try: t.tries + 1,
+		url: t.reg.CallbackURL, body: body, eventID: t.reg.names.events + cmp.Or(t.origin, t.part), requestID: t.reg.names.requests + t.part, try: t.tries + 1,
 		timestamp: now.Unix(), timeout: c.timeout(t), creds: t.reg.Credentials,
 		trust: t.reg.CACertificate, fresh: t.tries > 0 && t.last.class != health.Status,
 	}

@@ -21,6 +21,8 @@ const (
 	minTryTime         = 500 * time.Millisecond
 	maxTryTime         = 30 * time.Second
 	maxDebug           = time.Hour
+	minTimeToLive      = time.Second
+	maxTimeToLive      = 31 * 24 * time.Hour
 	maxCertificates    = 16 << 10 // bytes of PEM
 	debugTryTime       = 10 * time.Minute
 )
@@ -114,6 +116,9 @@ func validateChoices(r Registration) []string {
 	}
 	if r.DeliveryTimeout != 0 && (r.DeliveryTimeout < minTryTime || r.DeliveryTimeout > maxTryTime) {
 		p = append(p, fmt.Sprintf("deliveryTimeoutMs must be from %d to %d", minTryTime.Milliseconds(), maxTryTime.Milliseconds()))
+	}
+	if r.TimeToLive != 0 && (r.TimeToLive < minTimeToLive || r.TimeToLive > maxTimeToLive) {
+		p = append(p, fmt.Sprintf("timeToLiveMs must be from %d to %d", minTimeToLive.Milliseconds(), maxTimeToLive.Milliseconds()))
 	}
 	if r.MaxConcurrency < 0 || r.MaxConcurrency > maxConcurrency {
 		p = append(p, fmt.Sprintf("maxConcurrency must be from 1 to %d", maxConcurrency))

@@ -63,6 +63,11 @@ func (f fields) whole(name string) (n int64) {
 	return n
 }
 
+// millis is a time in milliseconds. One that is out of all bounds is cut to one that is out of them too.
+func (f fields) millis(name string) time.Duration {
+	return time.Duration(max(-1, min(f.whole(name), 1e11))) * time.Millisecond
+}
+
 // flag is true or false.
 func (f fields) flag(name string) (b bool) {
 	f.read(name, "true or false", &b)

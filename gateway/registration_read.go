@@ -3,7 +3,6 @@ package gateway
 import (
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/pulsegate/pulsegate/delivery"
 )
@@ -60,9 +59,9 @@ func registrationOf(f fields) delivery.Registration {
 		Platform: f.text("platform"), NetworkInstance: f.text("networkInstance"), Name: f.text("name"),
 		CallbackURL: f.text("callbackUrl"), CACertificate: f.text("caCertificate"), AvatarURL: f.text("avatarUrl"), Mode: modeOf(f), PublicFilter: filterOf(f),
 		Metadata: f.flat("metadata"), Owner: f.text("owner"), RunbookURL: f.text("runbookUrl"),
-		DeliveryTimeout: time.Duration(max(-1, min(f.whole("deliveryTimeoutMs"), 1e9))) * time.Millisecond, // without overflow
-		MaxConcurrency:  int(f.whole("maxConcurrency")),
-		WhenDown:        delivery.WhenDown(f.text("whenDown")), DebugUntil: f.moment("debugUntil"),
+		DeliveryTimeout: f.millis("deliveryTimeoutMs"), TimeToLive: f.millis("timeToLiveMs"),
+		MaxConcurrency: int(f.whole("maxConcurrency")),
+		WhenDown:       delivery.WhenDown(f.text("whenDown")), DebugUntil: f.moment("debugUntil"),
 	}
 	r.CompanyKey, r.NetworkKey = f.text("companyKey"), f.text("networkKey")
 	r.ExternalID, r.AppID = f.text("externalId"), f.text("appId")

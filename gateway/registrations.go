@@ -34,6 +34,7 @@ type registration struct {
 	TimeoutMs       int64                  `json:"deliveryTimeoutMs,omitempty"`
 	MaxConcurrency  int                    `json:"maxConcurrency,omitempty"`
 	WhenDown        delivery.WhenDown      `json:"whenDown,omitempty"`
+	TimeToLiveMs    int64                  `json:"timeToLiveMs,omitempty"`
 	DebugUntil      int64                  `json:"debugUntil,omitempty"` // epoch milliseconds
 	Created         int64                  `json:"createdEpochMillis"`
 	LastUpdated     int64                  `json:"lastUpdatedEpochMillis"`
@@ -59,7 +60,8 @@ func onWire(r delivery.Registration) registration {
 		PublicFilter: r.PublicFilter, Credentials: credentials{Type: r.Credentials.Type, Identity: r.Credentials.Identity},
 		CACertificate: r.CACertificate, AvatarURL: r.AvatarURL, Metadata: rawJSON(r.Metadata), Owner: r.Owner, RunbookURL: r.RunbookURL,
 		TimeoutMs: r.DeliveryTimeout.Milliseconds(), MaxConcurrency: r.MaxConcurrency, WhenDown: r.WhenDown,
-		DebugUntil: millis(r.DebugUntil), Created: millis(r.Created), LastUpdated: millis(r.LastUpdated),
+		TimeToLiveMs: r.TimeToLive.Milliseconds(),
+		DebugUntil:   millis(r.DebugUntil), Created: millis(r.Created), LastUpdated: millis(r.LastUpdated),
 	}
 	if r.ContactEmail != "" || r.ContactName != "" {
 		w.Contact = &contact{Email: r.ContactEmail, Name: r.ContactName}

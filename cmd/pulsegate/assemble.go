@@ -103,6 +103,7 @@ func (i *instance) newCarrier() (*delivery.Carrier, error) {
 		DeliveryTimeout:      i.DeliveryTimeout,
 		QueueEvents:          i.QueueEvents,
 		QueueBytes:           i.QueueBytes,
+		HoldTime:             i.HoldTime,
 		MetricsRegistrations: cmp.Or(i.MetricsRegistrations, -1),
 		Sealer:               sealer,
 		Guard:                delivery.GuardConfig{Allow: allowed, AllowHTTP: i.AllowHTTP, Deny: i.denied()},
