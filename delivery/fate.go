@@ -16,6 +16,26 @@ const (
 	Filtered      Fate = "filtered"
 )
 
+// words say why a delivery was not tried; "" for one that was.
+func (f Fate) words() string {
+	switch f {
+	case Suppressed:
+		return "not tried: the bot is DOWN"
+	case InMaintenance:
+		return "not tried: the registration is in MAINTENANCE"
+	case Overflow:
+		return "not tried: too much waits for the registration"
+	case Expired:
+		return "not tried: its time was up"
+	case Withdrawn:
+		return "not tried: the registration was deleted"
+	case Filtered:
+		return "not tried: the public filter does not admit it"
+	default:
+		return ""
+	}
+}
+
 // Receipt is the answer to one event that was handed in.
 type Receipt struct {
 	ID   string // made by the gateway; the webhook-id of every delivery of the event

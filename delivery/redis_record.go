@@ -274,6 +274,9 @@ func recordOf(reg RegID, m redis.XMessage, pending bool) Record {
 		r.State, r.Fate, r.Payload = RequestPending, Queued, []byte(get("b"))
 		return r
 	}
+	if r.Message == "" {
+		r.Message = r.Fate.words()
+	}
 	if ms := toInt(get("a")); ms > 0 {
 		r.Created = time.UnixMilli(ms)
 	}

@@ -56,11 +56,9 @@ func (t *task) settledAs(f Fate) settled {
 	switch f {
 	case Delivered, Failed:
 		d.counts = !t.debug && t.ev != nil
-	case Expired:
-		d.o = outcome{message: "not tried: its time was up"}
 	case Suppressed:
 		d.counts = true
-		d.o = outcome{class: health.Suppressed, message: "not tried: the bot is DOWN"}
+		d.o = outcome{class: health.Suppressed}
 	default:
 		d.o = outcome{}
 	}
