@@ -13,8 +13,7 @@ import (
 )
 
 func main() {
-	redis.SetLogger(mute{})   // what it has to say comes back as errors as well
-	log.SetOutput(io.Discard) // net/http writes there what a bot says unasked, which may be what it was told
+	redis.SetLogger(mute{}) // what it has to say comes back as errors as well
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
@@ -32,6 +31,7 @@ const (
 
 // run parses the arguments, does what they ask for, and returns the exit status.
 func run(args []string, stdout, stderr io.Writer) int {
+	log.SetOutput(io.Discard) // net/http writes there what a bot says unasked, which may be what it was told
 	command, err := parse(args, stdout, stderr)
 	if err == nil {
 		err = command.Run(streams{out: stdout, err: stderr})
