@@ -22,6 +22,7 @@ type healthOf struct {
 	PausedUntil        int64                  `json:"pausedUntil,omitempty"`
 	Verified           bool                   `json:"verified"`
 	Debug              bool                   `json:"debug"`
+	Flapping           bool                   `json:"flapping,omitempty"` // a notice was held back within the hour
 	Reason             string                 `json:"reason"`
 	FailuresByClass    map[health.Class]int64 `json:"failuresByClass"`
 	WindowSeconds      float64                `json:"windowSeconds"`
@@ -59,7 +60,7 @@ func healthOnWire(h delivery.Health) healthOf {
 		Status: h.Verdict.State, FailureCount: h.Counts.Failed, SuccessCount: h.Counts.Acknowledged,
 		NetworkKey: h.Registration.NetworkKey, ExternalID: h.Registration.ExternalID, AppID: h.Registration.AppID,
 		Mode: h.Registration.Mode, Since: millis(h.Standing.Since), PausedUntil: millis(h.Standing.PausedUntil),
-		Verified: h.Verdict.Verified, Debug: h.Standing.Debug, Reason: h.Verdict.Reason,
+		Verified: h.Verdict.Verified, Debug: h.Standing.Debug, Flapping: h.Verdict.Flapping, Reason: h.Verdict.Reason,
 		FailuresByClass: map[health.Class]int64{}, WindowSeconds: h.Window.Seconds(), LastAcknowledgedAt: millis(h.LastAcknowledgedAt),
 	}
 	maps.Copy(w.FailuresByClass, h.Counts.ByClass)

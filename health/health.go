@@ -89,6 +89,7 @@ type Standing struct {
 	Debug       bool      // outcomes stay out of the window
 	Judged      bool      // false in MAINTENANCE and after deletion
 	Holding     bool      // events are held, not handed off, while DOWN, and some are waiting
+	Notices     Notices   // what people have been told
 }
 
 // Kind names a transition by what it means for people.
@@ -111,6 +112,7 @@ type Verdict struct {
 	Reason   string // the rule that fired, in words
 	Kind     Kind   // None: the standing is right as it is
 	Notice   bool   // people are told of this transition
+	Flapping bool   // it changed so often within the last hour that a notice was held back
 }
 
 // Transition is one change of standing as it is told to people: the outbox carries it.
@@ -125,6 +127,7 @@ type Transition struct {
 	Incident       int64           `json:"incident,omitempty"`  // when the incident began
 	DownSince      int64           `json:"downSince,omitempty"` // when the outage began
 	Notice         bool            `json:"notice"`
+	Held           bool            `json:"held,omitempty"` // the bot flaps: the notice goes into a digest
 	Reason         string          `json:"reason"`
 	Acknowledged   int64           `json:"acknowledged"`
 	Failed         int64           `json:"failed"`

@@ -20,6 +20,11 @@ func (r Rules) Judge(s Standing, c Counts, now time.Time) Verdict {
 	if s.State == Down {
 		return r.judgeDown(s, c, now)
 	}
+	return r.judgeUp(s, c, now)
+}
+
+// judgeUp judges by the table, and by what people know.
+func (r Rules) judgeUp(s Standing, c Counts, now time.Time) Verdict {
 	v := r.table(c)
 	switch {
 	case v.State == Down:
@@ -33,6 +38,10 @@ func (r Rules) Judge(s Standing, c Counts, now time.Time) Verdict {
 		v.Kind = ToUnverified
 	case v.State == Healthy:
 		v.Verified = s.Verified && c.Acknowledged > 0 // over an empty window HEALTHY is shown as unverified
+	}
+	if s.Notices.Flapping(now) {
+		v.Flapping = true
+		v.Reason += flappingReason
 	}
 	if s.Debug {
 		v.Reason = "debugging: outcomes stay out of the window; " + v.Reason

@@ -123,7 +123,7 @@ func (s *Store) Transit(ctx context.Context, k Keys, r Reading, v Verdict, entri
 		s.rules.Window.Milliseconds(), k.Member,
 		r.Standing.Number, flag(r.Counts.Acknowledged == 0), flag(r.Counts.Failed == 0), flag(r.Counts.Failed >= s.rules.MinAttempts), s.rules.MinAttempts,
 		string(next.State), flag(next.Verified), millis(next.PausedUntil), millis(next.Incident), millis(next.DownSince), next.StillDown,
-		rampWidth(r, v), t.At,
+		rampWidth(r, v), t.At, next.Notices.text(),
 	}
 	for _, e := range entries(t) {
 		argv = append(argv, e.ID, flag(e.Listed), e.JSON)
@@ -169,7 +169,7 @@ func fromMillis(s string) time.Time {
 // ParseReading reads what the scripts return: the time, the standing and the counts.
 func ParseReading(now, standing, counts any) Reading {
 	v := texts(standing)
-	for len(v) < 21 {
+	for len(v) < 22 {
 		v = append(v, "")
 	}
 	r := Reading{At: fromMillis(fmt.Sprint(now)), Counts: parseCounts(texts(counts))}
@@ -178,7 +178,7 @@ func ParseReading(now, standing, counts any) Reading {
 		State: State(v[0]), Since: fromMillis(v[1]), PausedUntil: fromMillis(v[2]), Number: number, Verified: v[4] == "1",
 		Incident: fromMillis(v[5]), DownSince: fromMillis(v[6]), StillDown: parseInt(v[7]),
 		TrialFailed: v[8] != "" && parseInt(v[8]) == number, Debug: fromMillis(v[9]).After(r.At), Judged: v[10] == "",
-		Holding: v[19] == "1" && parseInt(v[20]) > 0,
+		Holding: v[19] == "1" && parseInt(v[20]) > 0, Notices: parseNotices(v[21]),
 	}
 	if r.Standing.State == "" {
 		r.Standing.State = Healthy

@@ -126,6 +126,7 @@ func TestTransitionIsStoredWithWhatItOwes(t *testing.T) {
 		after := w.rejudge()
 		require.Equal(t, health.Standing{
 			State: health.Down, Since: r.At, PausedUntil: r.At.Add(2 * time.Minute), Number: 7, Incident: r.At, DownSince: r.At, Judged: true,
+			Notices: health.Notices{Down: true},
 		}, after.Standing)
 		require.Equal(t, []redis.Z{{Score: float64(at), Member: "notice 7"}}, w.client.ZRangeWithScores(t.Context(), w.keys.Notices, 0, -1).Val())
 		require.Equal(t, []redis.Z{{Score: float64(at), Member: "job 7"}}, w.client.ZRangeWithScores(t.Context(), w.keys.Out, 0, -1).Val())

@@ -30,9 +30,11 @@ func (r Rules) next(was Reading, v Verdict) (Transition, Standing) {
 		n.Since = at
 	}
 	n.Number++
+	held := false
+	n.Notices, held = s.Notices.after(v, at)
 	return Transition{
 		Number: n.Number, Kind: v.Kind, From: s.State, To: v.State, At: at.UnixMilli(), Since: millis(s.Since), PausedUntil: millis(n.PausedUntil),
-		Incident: millis(incident), DownSince: millis(s.DownSince), Notice: v.Notice, Reason: v.Reason,
+		Incident: millis(incident), DownSince: millis(s.DownSince), Notice: v.Notice, Held: held, Reason: v.Reason,
 		Acknowledged: was.Counts.Acknowledged, Failed: was.Counts.Failed, ByClass: was.Counts.ByClass,
 		HandedOff: was.Notes.HandedOff, Undelivered: was.Notes.Undelivered, FailedRequests: was.Notes.FailedRequests,
 	}, n

@@ -1,6 +1,6 @@
 -- Makes one transition, if the facts that it was judged on still hold.
 -- KEYS st win judge due notices outd told out led
--- ARGV span member · number a0 f0 fmin min (the facts) · state verified pausedUntil incident downSince stillDown ramp at · entries, each: id listed json
+-- ARGV span member · number a0 f0 fmin min (the facts) · state verified pausedUntil incident downSince stillDown ramp at notices · entries, each: id listed json
 -- Returns 1, or 0 when a fact has changed: judge again.
 -- Commit point: a crash before it leaves the judgement to the timer; after it the outbox owes the notice.
 redis.call('ZREM', KEYS[3], '') -- a removal first: a full Redis lets the rest through
@@ -15,7 +15,7 @@ local at, incident = ARGV[15], ARGV[11]
 if (v[1] == '' and 'HEALTHY' or v[1]) ~= ARGV[8] then redis.call('HSET', KEYS[1], 'si', at) end
 note_state(KEYS[9], v[1], ARGV[8])
 redis.call('HSET', KEYS[1], 's', ARGV[8], 'v', ARGV[9], 'pu', ARGV[10], 'in', incident, 'ds', ARGV[12], 'sd', ARGV[13],
-  'n', num(tonumber(ARGV[3]) + 1))
+  'n', num(tonumber(ARGV[3]) + 1), 'nt', ARGV[16])
 if ARGV[14] ~= '' then redis.call('HSET', KEYS[1], 'rw', ARGV[14]) end
 redis.call('HDEL', KEYS[1], 'tf')
 if incident == '0' then redis.call('HDEL', KEYS[1], 'ho', 'ud', 'f5') end
@@ -26,7 +26,7 @@ window_close(w)
 v[1], v[3] = ARGV[8], ARGV[10]
 local look = judge_at(w, v)
 if look > 0 then redis.call('ZADD', KEYS[3], num(math.max(look, now + 1)), ARGV[2]) else redis.call('ZREM', KEYS[3], ARGV[2]) end
-for i = 16, #ARGV, 3 do
+for i = 17, #ARGV, 3 do
   local notice = ARGV[i + 1] == '1' -- else a job
   outbox_put(notice and KEYS[5] or KEYS[8], KEYS[6], notice and KEYS[7], ARGV[i], tonumber(at), ARGV[i + 2])
 end
