@@ -15,6 +15,7 @@ const (
 	EntryHandoff    EntryKind = "handoff"    // tell the platform: tag, then control
 	EntryControl    EntryKind = "control"    // tell the platform: control only
 	EntryJob        EntryKind = "job"        // hand off all ongoing conversations of an app
+	EntryMail       EntryKind = "mail"       // tell a contact of several transitions at once
 )
 
 // Entry is one thing that somebody outside must be told, or one stored job: written in the atomic step that caused it,
@@ -27,7 +28,7 @@ type Entry struct {
 	ExternalID string          `json:"externalId"`
 	AppID      string          `json:"appId"`
 	At         int64           `json:"at"`   // epoch ms of the store's clock
-	Data       json.RawMessage `json:"data"` // a health.Transition, a Handoff, or a Job
+	Data       json.RawMessage `json:"data"` // a health.Transition, a Handoff, a Job, or a Mail
 	// What has been done about it.
 	State     EntryState `json:"state"`
 	Tries     int        `json:"tries"`
@@ -36,6 +37,11 @@ type Entry struct {
 	LastError string     `json:"lastError,omitempty"`
 	Step      int        `json:"step,omitempty"` // handoff: 1 after the tag call went through
 	Cursor    string     `json:"cursor,omitempty"`
+	Mail      string     `json:"mail,omitempty"` // transition: the entry of the mail that tells of it, if that tells of others too
+}
+
+func (e Entry) regID() RegID {
+	return RegID{Entity{e.CompanyKey, e.NetworkKey, e.ExternalID}, e.AppID}
 }
 
 // EntryState says how far an entry has come.
@@ -48,6 +54,7 @@ const (
 	EntryKept    EntryState = "kept"    // nobody to tell: no platform, no SMTP, no contact, or no notice due
 	EntryRefused EntryState = "refused" // told, and refused for good
 	EntryGivenUp EntryState = "givenup" // 24 hours of tries are over
+	EntryJoined  EntryState = "joined"  // a mail tells of it together with others: what becomes of that one becomes of it
 )
 
 // Handoff is the Data of an EntryHandoff or EntryControl.
@@ -77,10 +84,18 @@ type Outbox interface {
 	Take(ctx context.Context, n int, lease time.Duration) ([]Entry, error)
 	// Update stores what has been done. An entry that is still EntryPending becomes due again at e.NextTry.
 	Update(ctx context.Context, e Entry) error
-	// List returns entries of the kinds of a company, newest first, at most n.
+	// List returns entries of the kinds of a company, newest first, at most n. A transition that a mail tells of has the mail's state.
 	List(ctx context.Context, company string, n int, kinds ...EntryKind) ([]Entry, error)
 	// RunJob hands off one batch for a job entry and returns it with its cursor moved on, or done.
 	RunJob(ctx context.Context, e Entry) (Entry, error)
+	// Gather decides whether the notice of a transition goes out by itself, "", or in a mail with others, whose entry it names and which
+	// becomes due by itself. It decides once: asked again within 26 hours, by whomever, it gives the same answer.
+	Gather(ctx context.Context, e Entry, to Contact, g Gathering) (mail string, err error)
+	// Gathered returns what an EntryMail has to tell, in the order of time. It is fixed from the moment that somebody takes the entry.
+	Gathered(ctx context.Context, mail Entry) ([]Gathered, error)
+	// Mark notes how mail to a contact fares. It was not taken: further notices wait together until then, and why says why it was
+	// refused, if it was. It was taken, at the zero time: what gathered since it was not goes out.
+	Mark(ctx context.Context, to Contact, until time.Time, why string) error
 	// Waiting returns how many entries are pending and the age of the oldest due one (0: none), for the metrics.
 	Waiting(ctx context.Context) (n int64, lag time.Duration, err error)
 	// Signal is closed over whenever this replica wrote an entry: a hint to Take at once.

@@ -37,6 +37,12 @@ var controlLua string
 //go:embed handoffs.lua
 var handoffsLua string
 
+//go:embed gather.lua
+var gatherLua string
+
+//go:embed mark.lua
+var markLua string
+
 //go:embed take.lua
 var takeLua string
 
@@ -76,7 +82,7 @@ type store struct {
 }
 
 type scripts struct {
-	accept, settle, look, change, control, handoffs, take, update *redis.Script
+	accept, settle, look, change, control, handoffs, take, update, gather, mark *redis.Script
 }
 
 func newStore(cfg Config) *store {
@@ -89,7 +95,7 @@ func newStore(cfg Config) *store {
 		hold: cfg.HoldTime,
 		scripts: scripts{
 			accept: lua(commonLua, acceptLua), settle: lua(commonLua, settleLua), look: lua(lookLua), change: lua(commonLua, changeLua),
-			control: lua(controlLua), handoffs: lua(commonLua, handoffsLua), take: lua(takeLua), update: lua(updateLua),
+			control: lua(controlLua), handoffs: lua(commonLua, handoffsLua), take: lua(takeLua), update: lua(updateLua), gather: lua(gatherLua), mark: lua(markLua),
 		},
 	}
 }
@@ -153,7 +159,7 @@ func (s *store) load(ctx context.Context) error {
 		return err
 	}
 	sc := s.scripts
-	for _, script := range []*redis.Script{sc.accept, sc.settle, sc.look, sc.change, sc.control, sc.handoffs, sc.take, sc.update} {
+	for _, script := range []*redis.Script{sc.accept, sc.settle, sc.look, sc.change, sc.control, sc.handoffs, sc.take, sc.update, sc.gather, sc.mark} {
 		if err := script.Load(ctx, s.client).Err(); err != nil {
 			return unavailable("load scripts", err)
 		}

@@ -93,7 +93,7 @@ func (c *Carrier) runJob(ctx context.Context, e Entry) (Entry, error) {
 	if err := json.Unmarshal(e.Data, &job); err != nil {
 		return e, fmt.Errorf("decode job: %w", err)
 	}
-	id := RegID{Entity{e.CompanyKey, e.NetworkKey, e.ExternalID}, e.AppID}
+	id := e.regID()
 	authors, next, err := c.store.ongoing(ctx, id.Entity, e.Cursor)
 	if err != nil {
 		return e, err

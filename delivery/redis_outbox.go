@@ -79,7 +79,7 @@ func (o outbox) takeFrom(shards []health.Shard, share int, lease time.Duration) 
 
 // entryKey is the sorted set that an entry waits in.
 func entryKey(sh health.Shard, kind EntryKind) string {
-	if kind == EntryTransition {
+	if kind == EntryTransition || kind == EntryMail {
 		return noticesKey(sh)
 	}
 	return outKey(sh)
@@ -112,7 +112,7 @@ func (o outbox) Update(ctx context.Context, e Entry) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	s.trips.Add(1)
-	keys := []string{entryKey(sh, e.Kind), outDataKey(sh)}
+	keys := []string{entryKey(sh, e.Kind), outDataKey(sh), toldKey(sh, e.CompanyKey, e.Kind), mailKey(sh, e.ID)}
 	if err := s.scripts.update.Run(ctx, s.client, keys, e.ID, data, next, flagText(e.Kind != EntryJob)).Err(); err != nil {
 		return unavailable("update outbox entry", err)
 	}
@@ -152,7 +152,8 @@ func (o outbox) List(ctx context.Context, company string, n int, kinds ...EntryK
 		return nil, unavailable("list outbox", err)
 	}
 	entries := decodeEntries(data)
-	return entries[:min(n, len(entries))], nil
+	entries = entries[:min(n, len(entries))]
+	return entries, o.withMails(ctx, entries)
 }
 
 // decodeEntries returns the entries, newest first.

@@ -1,16 +1,22 @@
 -- Stores what was done about an outbox entry.
--- KEYS zset outd · ARGV id json next keep   (next: when it is due again, in ms; 0: it is done. keep: 1 to leave it for the lists)
+-- KEYS zset outd told mail · ARGV id json next keep   (next: when it is due again, in ms; 0: it is done. keep: 1 to leave it for the lists)
+-- mail: what the entry had to tell, if it is a mail: nobody needs it any more once it is done.
 -- Returns 0 for an entry that is not due any more: another replica, which took it over, has ended it.
 redis.call('ZREM', KEYS[1], '') -- a removal first: a full Redis lets the rest through
-if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then return 0 end
+local id = ARGV[1]
+if not redis.call('ZSCORE', KEYS[1], id) then return 0 end
 if ARGV[3] ~= '0' then
-  redis.call('ZADD', KEYS[1], ARGV[3], ARGV[1])
-else
-  redis.call('ZREM', KEYS[1], ARGV[1])
+  redis.call('ZADD', KEYS[1], ARGV[3], id)
+  redis.call('HSET', KEYS[2], id, ARGV[2])
+  return 1
 end
-if ARGV[3] == '0' and ARGV[4] == '0' then
-  redis.call('HDEL', KEYS[2], ARGV[1])
-else
-  redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
+redis.call('ZREM', KEYS[1], id)
+redis.call('DEL', KEYS[4])
+local rank = ARGV[4] == '1' and redis.call('ZRANK', KEYS[3], id)
+if rank and rank >= redis.call('ZCARD', KEYS[3]) - LISTED then
+  redis.call('HSET', KEYS[2], id, ARGV[2])
+else -- so old that the list has no place for it
+  redis.call('ZREM', KEYS[3], id)
+  redis.call('HDEL', KEYS[2], id)
 end
 return 1

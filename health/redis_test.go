@@ -365,6 +365,12 @@ end`)
 		require.True(t, w.transit(w.rejudge()))
 		require.True(t, w.client.HExists(t.Context(), w.keys.OutData, "old 2").Val(), "a notice that is owed is kept")
 		require.EqualValues(t, 10_001, w.client.ZCard(t.Context(), w.keys.Told).Val())
+
+		w.outcomes(1, 1)
+		require.True(t, w.transit(w.rejudge()))
+		require.True(t, w.client.HExists(t.Context(), w.keys.OutData, "old 2").Val())
+		require.False(t, w.client.HExists(t.Context(), w.keys.OutData, "old 3").Val(), "what is owed keeps nothing else in the list")
+		require.EqualValues(t, 10_001, w.client.ZCard(t.Context(), w.keys.Told).Val())
 	})
 }
 

@@ -21,14 +21,16 @@ local function note_state(led, was, is)
 end
 
 -- Puts an entry into the outbox: out (id -> when it is due), outd (id -> JSON) and, when people may list it, told (id -> time).
--- The lists keep the last 10,000 entries; one that is still due is never dropped.
+-- The lists keep the last 10,000 entries; one that is still due is never dropped, but leaves when it is done.
+local LISTED = 10000
 local function outbox_put(out, outd, told, id, at, json)
   redis.call('HSET', outd, id, json)
   redis.call('ZADD', out, num(at), id)
   if not told then return end
   redis.call('ZADD', told, num(at), id)
-  if redis.call('ZCARD', told) > 10000 then
-    local old = redis.call('ZRANGE', told, 0, 0)[1]
+  local over = redis.call('ZCARD', told) - LISTED
+  if over > 0 then
+    local old = redis.call('ZRANGE', told, over - 1, over - 1)[1] -- the one that has just gone past the end: those before it are still due
     if not redis.call('ZSCORE', out, old) then
       redis.call('ZREM', told, old)
       redis.call('HDEL', outd, old)

@@ -22,14 +22,19 @@ func why(reg delivery.Registration, t health.Transition) []string {
 		}
 	}
 	if t.ByClass[health.Blocked] > 0 {
-		fault := "The callback address"
-		if host := callbackHost(reg.CallbackURL); host != "" {
-			fault += " " + host
-		}
-		lines = append(lines, fault+" is not allowed, so no connection was opened. This is a configuration fault and does not mend itself: "+
-			"register a public https address, or have the operator allow this one.")
+		lines = append(lines, blockedFault(reg))
 	}
 	return lines
+}
+
+// blockedFault says what to do about an address that is not allowed.
+func blockedFault(reg delivery.Registration) string {
+	fault := "The callback address"
+	if host := callbackHost(reg.CallbackURL); host != "" {
+		fault += " " + host
+	}
+	return fault + " is not allowed, so no connection was opened. This is a configuration fault and does not mend itself: " +
+		"register a public https address, or have the operator allow this one."
 }
 
 // next says what happens from here on, and when.
@@ -71,17 +76,20 @@ func whileDown(reg delivery.Registration, t health.Transition) []string {
 
 // cost says what the incident has cost so far, and at its end how long it took.
 func cost(t health.Transition) []string {
-	undelivered := counted(t.Undelivered, "event") + " not delivered"
-	handed := counted(t.HandedOff, "conversation") + " handed to human agents"
+	all := costs(t.Undelivered, t.HandedOff)
 	if t.Kind != health.ToHealthy {
-		return []string{"So far: " + undelivered + ", " + handed + "."}
+		return []string{"So far: " + all + "."}
 	}
 	var lines []string
 	if t.Incident > 0 {
 		lasted := span(time.Duration(t.At-t.Incident) * time.Millisecond)
 		lines = append(lines, "The incident lasted "+lasted+", from "+moment(t.Incident)+" to "+moment(t.At)+".")
 	}
-	return append(lines, "It cost: "+undelivered+", "+handed+".")
+	return append(lines, "It cost: "+all+".")
+}
+
+func costs(undelivered, handedOff int64) string {
+	return counted(undelivered, "event") + " not delivered, " + counted(handedOff, "conversation") + " handed to human agents"
 }
 
 // sentence begins a reason like a sentence and ends it like one.

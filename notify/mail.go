@@ -100,12 +100,7 @@ func recipient(reg delivery.Registration) (*mail.Address, error) {
 }
 
 func (n *Notifier) tellStory(reg delivery.Registration, t health.Transition) story {
-	label := headline(t)
-	app, where := line(reg.AppID, 40), line(reg.NetworkKey, 24)+"/"+line(reg.ExternalID, 40)
-	bot := app + " on " + where
-	if name := line(reg.Name, 60); name != "" {
-		bot = name + " (" + bot + ")"
-	}
+	label, bot := headline(t), botName(reg)
 	return story{
 		Headline: label + ": " + bot,
 		Subject:  "[Pulsegate] " + label + ": " + strings.ReplaceAll(bot, "=?", "= ?"), // what looks encoded would be decoded by readers
@@ -117,6 +112,15 @@ func (n *Notifier) tellStory(reg delivery.Registration, t health.Transition) sto
 		Failed:   n.failed(t),
 		Links:    n.references(reg),
 	}
+}
+
+// botName is what people call a bot, and where it answers.
+func botName(reg delivery.Registration) string {
+	bot := line(reg.AppID, 40) + " on " + line(reg.NetworkKey, 24) + "/" + line(reg.ExternalID, 40)
+	if name := line(reg.Name, 60); name != "" {
+		return name + " (" + bot + ")"
+	}
+	return bot
 }
 
 // headline is the new state in a word or three.

@@ -17,7 +17,7 @@ const (
 
 // metrics are the counters of a Notifier and its view of the backlog.
 type metrics struct {
-	notices *prometheus.CounterVec // result: sent, kept, again, refused, givenup
+	notices *prometheus.CounterVec // result: sent, joined, kept, again, refused, givenup
 	calls   *prometheus.CounterVec // result: ok, again, refused
 	pending *prometheus.Desc
 	lag     *prometheus.Desc
@@ -34,7 +34,7 @@ func newMetrics(outbox delivery.Outbox) *metrics {
 	m := &metrics{
 		outbox: outbox,
 		notices: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "pulsegate_notify_notices_total", Help: "Notices by what became of them; again counts tries that will be repeated.",
+			Name: "pulsegate_notify_notices_total", Help: "Notices by what became of them; again counts tries that will be repeated, joined those that a mail tells of with others.",
 		}, []string{"result"}),
 		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "pulsegate_notify_platform_calls_total", Help: "Tag and control calls to the platform by their answer.",
@@ -42,7 +42,7 @@ func newMetrics(outbox delivery.Outbox) *metrics {
 		pending: prometheus.NewDesc("pulsegate_notify_outbox_pending", "Outbox entries that wait or are under way.", nil, nil),
 		lag:     prometheus.NewDesc("pulsegate_notify_outbox_lag_seconds", "Age of the oldest due outbox entry.", nil, nil),
 	}
-	for _, result := range []string{"sent", "kept", "again", "refused", "givenup"} {
+	for _, result := range []string{"sent", "joined", "kept", "again", "refused", "givenup"} {
 		m.notices.WithLabelValues(result)
 	}
 	for _, result := range []answered{callOK, callAgain, callRefused} {

@@ -34,6 +34,8 @@ type Config struct {
 	Deadline    time.Duration // how long an entry is tried, from its own time on; 0 means 24 hours
 	SMTPTimeout time.Duration // one conversation with the mail server, from dialing to goodbye; 0 means 60 seconds
 	Takeover    time.Duration // lease of a taken entry, after which another replica takes it over; 0 means 90 seconds
+	Join        time.Duration // after a mail to a contact, in which notices of its other bots gather for one mail; 0 means 1 minute
+	Digest      time.Duration // in which the notices of bots that flap gather for one mail; 0 means 1 hour
 }
 
 // Notifier tells people and the platform what the outbox holds. Safe for concurrent use; Run it once.
@@ -89,11 +91,18 @@ func (c Config) withDefaults() Config {
 	if c.Takeover <= 0 {
 		c.Takeover = 90 * time.Second
 	}
+	if c.Join <= 0 {
+		c.Join = joinInterval
+	}
+	if c.Digest <= 0 {
+		c.Digest = digestInterval
+	}
 	return c
 }
 
-// mailNeeds is what must be left of a lease for a mail to be begun: reading the contact, the conversation, and the mark.
-func (c Config) mailNeeds() time.Duration { return takeTime + c.SMTPTimeout + updateTime }
+// mailNeeds is what must be left of a lease for a mail to be begun: reading the contact, the decision whether it waits, the
+// conversation, and the marks.
+func (c Config) mailNeeds() time.Duration { return 2*takeTime + c.SMTPTimeout + updateTime + lastUpdate }
 
 // checkTagIDs refuses names that no handoff would ever use: a misspelt one would silently leave conversations untagged.
 func checkTagIDs(ids map[string]int64) error {

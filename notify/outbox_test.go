@@ -113,6 +113,15 @@ func (o *outbox) RunJob(_ context.Context, e delivery.Entry) (delivery.Entry, er
 	return o.job(e)
 }
 
+// Gather implements delivery.Outbox: each notice goes by itself. TestGather… hold the real store to its promises.
+func (o *outbox) Gather(context.Context, delivery.Entry, delivery.Contact, delivery.Gathering) (string, error) {
+	return "", nil
+}
+
+func (o *outbox) Gathered(context.Context, delivery.Entry) ([]delivery.Gathered, error) { return nil, nil }
+
+func (o *outbox) Mark(context.Context, delivery.Contact, time.Time, string) error { return nil }
+
 func (o *outbox) List(context.Context, string, int, ...delivery.EntryKind) ([]delivery.Entry, error) {
 	return nil, nil
 }

@@ -54,7 +54,7 @@ func (n *Notifier) Run(ctx context.Context) error {
 	work, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	s := &shift{Notifier: n, ending: ctx.Done()}
-	s.mails = &lane{work: make(chan taken, queue), workers: n.cfg.Workers, needs: n.cfg.mailNeeds(), handle: s.tell}
+	s.mails = &lane{work: make(chan taken, queue), workers: n.cfg.Workers, needs: n.cfg.mailNeeds(), handle: s.tellOne}
 	s.platform = &lane{work: make(chan taken, queue), workers: n.cfg.Workers, needs: platformNeeds, handle: s.handOff}
 	s.jobs = &lane{work: make(chan taken, queue), workers: jobWorkers, needs: jobNeeds, handle: s.runJob}
 
@@ -152,7 +152,7 @@ func (s *shift) dispatch(ctx context.Context, entries []delivery.Entry, until ti
 
 func (s *shift) laneOf(kind delivery.EntryKind) *lane {
 	switch kind {
-	case delivery.EntryTransition:
+	case delivery.EntryTransition, delivery.EntryMail:
 		return s.mails
 	case delivery.EntryJob:
 		return s.jobs

@@ -213,10 +213,11 @@ func TestMetricsCountNoticesCallsAndTheBacklog(t *testing.T) {
 		require.NoError(t, err)
 		require.Empty(t, problems)
 		require.NoError(t, testutil.GatherAndCompare(registry, strings.NewReader(`
-# HELP pulsegate_notify_notices_total Notices by what became of them; again counts tries that will be repeated.
+# HELP pulsegate_notify_notices_total Notices by what became of them; again counts tries that will be repeated, joined those that a mail tells of with others.
 # TYPE pulsegate_notify_notices_total counter
 pulsegate_notify_notices_total{result="again"} 0
 pulsegate_notify_notices_total{result="givenup"} 0
+pulsegate_notify_notices_total{result="joined"} 0
 pulsegate_notify_notices_total{result="kept"} 0
 pulsegate_notify_notices_total{result="refused"} 0
 pulsegate_notify_notices_total{result="sent"} 1

@@ -33,7 +33,10 @@ type postman struct {
 }
 
 // refusal is an answer of the mail server that another try would not change.
-type refusal struct{ why string }
+type refusal struct {
+	why     string
+	contact bool // it is the recipient that it refuses
+}
 
 func (r *refusal) Error() string { return r.why }
 
@@ -89,7 +92,7 @@ func mailPort(u *url.URL) (int, error) {
 func (p *postman) send(ctx context.Context, l letter) error {
 	msg, err := p.message(l)
 	if err != nil {
-		return &refusal{"the contact's address cannot be used"}
+		return &refusal{"the contact's address cannot be used", true}
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.limit)
 	defer cancel()
@@ -162,7 +165,7 @@ func fault(err error) error {
 	switch at.Reason {
 	case gomail.ErrSMTPMailFrom, gomail.ErrSMTPRcptTo, gomail.ErrSMTPData, gomail.ErrSMTPDataClose:
 		if code := at.ErrorCode(); code >= 500 && code/10 != 53 {
-			return &refusal{why}
+			return &refusal{why, at.Reason == gomail.ErrSMTPRcptTo}
 		}
 	default:
 	}

@@ -22,6 +22,12 @@ func threadID(reg delivery.RegID, t health.Transition, domain string) string {
 	return fmt.Sprintf("incident.%s.%d@%s", regName(reg), incidentStart(t), domain)
 }
 
+// contactThread names the thread of all mails of one kind to a contact that tell of several bots.
+func contactThread(kind string, to delivery.Contact, domain string) string {
+	sum := sha256.Sum256([]byte(to.Company + "\x00" + to.Address))
+	return kind + "." + hex.EncodeToString(sum[:12]) + "@" + domain
+}
+
 // incidentStart is when the incident began, or the transition's own time when it is of none.
 func incidentStart(t health.Transition) int64 {
 	if t.Incident > 0 {

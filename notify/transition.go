@@ -10,6 +10,14 @@ import (
 	"github.com/pulsegate/pulsegate/health"
 )
 
+// tellOne handles an entry of the mails' lane.
+func (s *shift) tellOne(ctx context.Context, e delivery.Entry) delivery.Entry {
+	if e.Kind == delivery.EntryMail {
+		return s.tellTogether(ctx, e)
+	}
+	return s.tell(ctx, e)
+}
+
 // tell sends the mail about a transition, if there is one to send and somebody to send it to.
 func (s *shift) tell(ctx context.Context, e delivery.Entry) delivery.Entry {
 	e = s.tellOnce(ctx, e)
@@ -40,27 +48,53 @@ func (s *shift) tellOnce(ctx context.Context, e delivery.Entry) delivery.Entry {
 	case tooLate(e, now, s.cfg.Deadline):
 		return s.noticeEnd(finish(e, delivery.EntryGivenUp, now, e.LastError))
 	}
+	return s.tellOrGather(ctx, e, reg, t)
+}
+
+// tellOrGather sends the mail about one transition, or leaves it to a mail about several. Who decides is the store, and once only: a
+// crash right after the decision repeats this with the same answer.
+func (s *shift) tellOrGather(ctx context.Context, e delivery.Entry, reg delivery.Registration, t health.Transition) delivery.Entry {
+	now := s.cfg.Outbox.Now()
 	letter, err := s.write(reg, t, now)
 	if err != nil {
 		return s.noticeEnd(refuse(e, now, err.Error()))
 	}
-	return s.send(ctx, e, letter)
+	to := delivery.Contact{Company: reg.CompanyKey, Address: letter.to.Address, Name: letter.to.Name}
+	asking, cancel := context.WithTimeout(ctx, takeTime)
+	defer cancel()
+	mail, err := s.cfg.Outbox.Gather(asking, e, to, s.cfg.gathering(t.Held))
+	switch {
+	case err != nil:
+		return later(e, now, mailSchedule.first)
+	case mail != "":
+		e.Mail = mail
+		return finish(e, delivery.EntryJoined, now, "")
+	}
+	return s.send(ctx, e, to, letter)
 }
 
-// send has one conversation with the mail server about an entry.
-func (s *shift) send(ctx context.Context, e delivery.Entry, l letter) delivery.Entry {
+// send has one conversation with the mail server about an entry. How it went is noted with the contact too, as a hint: while mail does
+// not get through, what comes after gathers in one mail.
+func (s *shift) send(ctx context.Context, e delivery.Entry, to delivery.Contact, l letter) delivery.Entry {
 	err := s.post.send(ctx, l)
 	now := s.cfg.Outbox.Now()
 	var no *refusal
 	switch {
 	case err == nil:
+		if e.Tries > 0 { // it did not get through before: what gathered since need not wait any more
+			s.mark(ctx, to, time.Time{}, "")
+		}
 		return done(e, now)
 	case errors.As(err, &no):
+		if no.contact {
+			s.mark(ctx, to, now.Add(refusedPause), no.why)
+		}
 		return s.noticeEnd(refuse(e, now, err.Error()))
 	case ctx.Err() != nil: // cut off by the end of Run: nobody's fault
 		return later(e, now, 0)
 	}
 	e = again(e, now, mailSchedule.after(e.Tries+1), s.cfg.Deadline, err.Error())
+	s.mark(ctx, to, now.Add(mailSchedule.after(e.Tries)), "")
 	if e.State == delivery.EntryGivenUp {
 		return s.noticeEnd(e)
 	}
@@ -68,6 +102,15 @@ func (s *shift) send(ctx context.Context, e delivery.Entry, l letter) delivery.E
 		s.cfg.Log.Warn("mail not sent, trying on", "entry", e.ID, "error", e.LastError)
 	}
 	return e
+}
+
+// mark notes how mail to a contact fares. If that fails, notices go one by one.
+func (s *shift) mark(ctx context.Context, to delivery.Contact, until time.Time, why string) {
+	ctx, cancel := context.WithTimeout(ctx, lastUpdate)
+	defer cancel()
+	if err := s.cfg.Outbox.Mark(ctx, to, until, line(why, 300)); err != nil {
+		s.cfg.Log.Debug("contact not marked", "error", err)
+	}
 }
 
 func (s *shift) registration(ctx context.Context, e delivery.Entry) (delivery.Registration, error) {
@@ -103,6 +146,8 @@ func noticeResult(s delivery.EntryState) string {
 		return "sent"
 	case delivery.EntryKept:
 		return "kept"
+	case delivery.EntryJoined:
+		return "joined"
 	case delivery.EntryRefused:
 		return "refused"
 	case delivery.EntryGivenUp:

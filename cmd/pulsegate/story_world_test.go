@@ -6,11 +6,13 @@ import (
 	"io"
 	"log/slog"
 	"mime"
+	"mime/multipart"
 	"net"
 	"net/http"
 	"net/mail"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -154,7 +156,11 @@ func (b *storyBot) take() (seen []seenTry, refused int) {
 }
 
 // storyMail is one mail as it came.
-type storyMail struct{ to, subject, id, thread string }
+type storyMail struct {
+	to, subject, id, thread string
+	at                      time.Time
+	text                    string // for those who read no HTML
+}
 
 // storyMailbox keeps the mails that it gets. It serves on any listener.
 type storyMailbox struct {
@@ -196,13 +202,34 @@ func (s *storyMailSession) Data(r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	if _, err := io.Copy(io.Discard, message.Body); err != nil {
+	text, err := plainPart(message)
+	if err != nil {
 		return err
 	}
 	s.box.mu.Lock()
 	defer s.box.mu.Unlock()
-	s.box.mails = append(s.box.mails, storyMail{s.to, subject, message.Header.Get("Message-Id"), message.Header.Get("References")})
+	s.box.mails = append(s.box.mails, storyMail{
+		s.to, subject, message.Header.Get("Message-Id"), message.Header.Get("References"), time.Now(), text,
+	})
 	return nil
+}
+
+// plainPart reads a message to its end, and returns its first part.
+func plainPart(message *mail.Message) (string, error) {
+	_, params, err := mime.ParseMediaType(message.Header.Get("Content-Type"))
+	if err != nil {
+		return "", err
+	}
+	part, err := multipart.NewReader(message.Body, params["boundary"]).NextPart() // it decodes what is quoted
+	if err != nil {
+		return "", err
+	}
+	text, err := io.ReadAll(part)
+	if err != nil {
+		return "", err
+	}
+	_, err = io.Copy(io.Discard, message.Body)
+	return strings.ReplaceAll(string(text), "\r\n", "\n"), err
 }
 
 // storyPlatform keeps the calls that the platform gets: which tags an author's conversation was given, and then whom.
