@@ -214,15 +214,15 @@ type looked struct {
 // lookLimit bounds what one look returns of a shard; the next comes half a second later.
 const lookLimit = 512
 
-// look asks all shards in one round trip, unless nothing needs attention anywhere.
+// look asks all shards in which something needs attention, now or later.
 func (s *store) look() ([health.Shards]looked, error) {
 	var found [health.Shards]looked
-	if idle, err := s.nothing(attentionKeys); idle || err != nil {
+	shards, err := s.busy(attentionKeys)
+	if err != nil || len(shards) == 0 {
 		return found, err
 	}
-	calls := make([]scriptCall, health.Shards)
-	for i := range calls {
-		sh := health.Shard(i)
+	calls := make([]scriptCall, len(shards))
+	for i, sh := range shards {
 		calls[i] = scriptCall{[]string{dueKey(sh), judgeKey(sh), noticesKey(sh), outKey(sh)}, []any{lookLimit}}
 	}
 	replies, errs := s.pipeline(s.scripts.look, calls)
@@ -231,7 +231,7 @@ func (s *store) look() ([health.Shards]looked, error) {
 			continue
 		}
 		s.heard(toInt(reply[0]))
-		found[i] = looked{toTexts(reply[1]), toTexts(reply[2]), toInt(reply[3])}
+		found[shards[i]] = looked{toTexts(reply[1]), toTexts(reply[2]), toInt(reply[3])}
 	}
 	return found, errors.Join(errs...)
 }

@@ -7,36 +7,57 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// nothing says that none of the keys of any shard is there: sets that are empty are not. It is one command, or one for each shard on a
-// cluster, so that a store in which nobody has work costs nearly nothing however many registrations it holds.
-func (s *store) nothing(keys func(health.Shard) []string) (bool, error) {
+// busy are the shards in which one of the keys is there: sets that are empty are not. A single server is asked one question, and only if
+// somebody has work which shard it is; so a store in which nobody has costs nearly nothing however many registrations it holds, and one
+// in which something waits for its time costs little.
+func (s *store) busy(keys func(health.Shard) []string) ([]health.Shard, error) {
+	if !s.cluster {
+		var all []string
+		for sh := range health.Shard(health.Shards) {
+			all = append(all, keys(sh)...)
+		}
+		n, err := s.there(all)
+		if err != nil || n[0] == 0 {
+			return nil, err
+		}
+	}
+	each := make([][]string, health.Shards)
+	for i := range each {
+		each[i] = keys(health.Shard(i))
+	}
+	n, err := s.there(each...)
+	if err != nil {
+		return nil, err
+	}
+	var shards []health.Shard
+	for i := range n {
+		if n[i] > 0 {
+			shards = append(shards, health.Shard(i))
+		}
+	}
+	return shards, nil
+}
+
+// there counts the keys of each list that are there, in one round trip, and hears the store's clock.
+func (s *store) there(lists ...[]string) ([]int64, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
 	s.trips.Add(1)
 	pipe := s.client.Pipeline()
 	clock := pipe.Time(ctx)
-	var there []*redis.IntCmd
-	var all []string
-	for sh := range health.Shard(health.Shards) {
-		if s.cluster {
-			there = append(there, pipe.Exists(ctx, keys(sh)...))
-		} else {
-			all = append(all, keys(sh)...)
-		}
-	}
-	if len(all) > 0 {
-		there = append(there, pipe.Exists(ctx, all...))
+	counts := make([]*redis.IntCmd, len(lists))
+	for i, keys := range lists {
+		counts[i] = pipe.Exists(ctx, keys...)
 	}
 	if _, err := pipe.Exec(ctx); err != nil {
-		return false, err
+		return nil, err
 	}
 	s.heard(clock.Val().UnixMilli())
-	for _, n := range there {
-		if n.Val() > 0 {
-			return false, nil
-		}
+	n := make([]int64, len(lists))
+	for i, c := range counts {
+		n[i] = c.Val()
 	}
-	return true, nil
+	return n, nil
 }
 
 // attentionKeys are the sets of a shard that name what needs attention, now or later.

@@ -30,16 +30,11 @@ func (o outbox) Registration(ctx context.Context, id RegID) (Registration, error
 func (o outbox) RunJob(ctx context.Context, e Entry) (Entry, error) { return o.c.runJob(ctx, e) }
 
 func (o outbox) Take(ctx context.Context, n int, lease time.Duration) ([]Entry, error) {
-	if idle, err := o.c.store.nothing(outboxKeys); err != nil {
+	asked, err := o.c.store.busy(outboxKeys)
+	if err != nil {
 		return nil, unavailable("take outbox entries", err)
-	} else if idle {
-		return nil, ctx.Err()
 	}
 	var entries []Entry
-	asked := make([]health.Shard, health.Shards)
-	for i := range asked {
-		asked[i] = health.Shard(i)
-	}
 	for len(asked) > 0 && len(entries) < n {
 		share := max(1, (n-len(entries))/len(asked))
 		got, more, err := o.takeFrom(asked, share, lease)

@@ -62,6 +62,8 @@ type notice struct {
 	Reason       string       `json:"reason"`
 	FailureCount int64        `json:"failureCount"`
 	SuccessCount int64        `json:"successCount"`
+	Flapping     bool         `json:"flapping,omitempty"` // held back for the hour's digest, because the bot changes often
+	Mail         string       `json:"mail,omitempty"`     // the mail that tells of it together with others, whose state this is
 	PausedUntil  int64        `json:"pausedUntil,omitempty"`
 	HandedOff    int64        `json:"handedOff"`
 	Undelivered  int64        `json:"undelivered"`
@@ -83,7 +85,7 @@ func (g *Gateway) getNotices(ctx context.Context, c *call) (answer, error) {
 	return list(ctx, g, c, delivery.EntryTransition, func(e delivery.Entry, t health.Transition) (notice, bool) {
 		return notice{
 			entry: entryOnWire(e), Kind: t.Kind, From: t.From, To: t.To, Number: t.Number, Reason: t.Reason,
-			FailureCount: t.Failed, SuccessCount: t.Acknowledged, PausedUntil: t.PausedUntil,
+			Flapping: t.Held, Mail: e.Mail, FailureCount: t.Failed, SuccessCount: t.Acknowledged, PausedUntil: t.PausedUntil,
 			HandedOff: t.HandedOff, Undelivered: t.Undelivered,
 		}, t.Notice
 	})

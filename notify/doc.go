@@ -32,6 +32,8 @@
 //     commit point.
 //   - notice: one mail about one transition. Its Message-ID is made of registration, transition number, states and the store's time,
 //     so that every try of every replica sends the same mail.
+//   - joining: the first notice to a contact goes at once; those of its other bots within a minute gather for one mail at its end.
+//   - digest: notices that a flapping bot's transition holds back gather for one mail an hour to the contact.
 //   - thread: all mails of one incident refer to the same id, made of registration and the start of the incident.
 //   - lane: the workers of one kind of entry (mails, platform, jobs). Lanes share nothing but the outbox.
 //
@@ -50,7 +52,8 @@
 // What becomes of an entry:
 //
 //	entry        answer                                        state
-//	transition   taken by the mail server                      done
+//	transition,  taken by the mail server                      done
+//	mail         others are told to the contact with it        joined: what becomes of their mail becomes of it
 //	             no notice due, no contact, no registration,   kept
 //	             no mail server (and one line of the log)
 //	             5xx to sender, recipient or content           refused
@@ -67,7 +70,9 @@
 // # Failures and crashes
 //
 // A process that dies between the mail server's yes and the store of the outcome leaves an entry whose lease ends after 90 s; it is
-// then handled again: at most one duplicate, with the same Message-ID. Between tag and control the tag is repeated, which changes
+// then handled again: at most one duplicate, with the same Message-ID. Whether a notice goes by itself or gathers is decided in one step of
+// the store that lies with the contact, and answered alike for as long as the notice is tried: a process that dies between that step and
+// the store of the outcome leaves a notice that is told exactly once. What a gathered mail tells is fixed when it is first taken. Between tag and control the tag is repeated, which changes
 // nothing. A job goes on at its last stored cursor. One conversation with the mail server ends within 60 s, one call to the platform
 // within 10 s, and nothing is begun without enough of its lease left, so that no two replicas are at one entry together.
 //
@@ -83,6 +88,13 @@
 //
 // # Decisions
 //
+//   - Joining is for many bots of one contact: while one bot alone has something to say, it says it at once, so that DOWN does not wait
+//     for the minute that the DEGRADED of the same bot began. Once another's notice waits, everything of that minute joins it.
+//   - Contacts of different companies are different contacts, even at one address.
+//   - While mail to a contact does not get through, what comes after gathers in one mail for the next try, so that a dead contact costs a
+//     conversation each quarter of an hour, not one for each notice. A contact that was refused (5xx at RCPT) is marked for as long.
+//   - A digest tells how often each bot changed, and how it was at last; every change is in the list of notices.
+//   - A mail tells of at most 500 notices, a digest of 500 bots; what is more goes into another at the same time.
 //   - A wrong password (53x), or a server that refuses the conversation as a whole, is not a refusal of a mail: it is the operator's
 //     to mend, and mails wait for that.
 //   - With a user in the URL nothing is sent before TLS stands; without one TLS is used when the server offers it, and its certificate

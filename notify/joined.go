@@ -84,7 +84,8 @@ func (n *Notifier) joined(all []told) collection {
 	}
 	c := collection{
 		Headline: counted(int64(len(latest)), "bot") + ": " + tally(latest), Colour: colour(worst(latest)),
-		Intro: fmt.Sprintf("You had a mail just before, so what came within a minute of it is told here at once: %s.", counted(int64(len(all)), "notice")),
+		Intro: fmt.Sprintf("What came within a minute of another mail to you, or while mail to you did not get through, is told together here: %s.",
+			counted(int64(len(all)), "notice")),
 	}
 	if len(latest) == 1 {
 		c.Headline = headline(all[len(all)-1].t) + ": " + botName(all[0].reg)

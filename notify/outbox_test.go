@@ -32,6 +32,11 @@ type outbox struct {
 	looks   int
 	job     func(delivery.Entry) (delivery.Entry, error)
 	lost    func(delivery.Entry) bool // an update that never reaches the store
+
+	joins    bool // notices wait for others
+	asked    []delivery.Gathering
+	gathered []delivery.Gathered // what every mail tells of
+	marks    []mark
 }
 
 var _ delivery.Outbox = (*outbox)(nil)
@@ -60,10 +65,7 @@ func (o *outbox) add(tb testing.TB, kind delivery.EntryKind, reg delivery.Regist
 		o.regs[reg.RegID] = reg
 	}
 	o.mu.Unlock()
-	select {
-	case o.signal <- struct{}{}:
-	default:
-	}
+	o.call()
 	return id
 }
 
@@ -113,14 +115,39 @@ func (o *outbox) RunJob(_ context.Context, e delivery.Entry) (delivery.Entry, er
 	return o.job(e)
 }
 
-// Gather implements delivery.Outbox: each notice goes by itself. TestGather… hold the real store to its promises.
-func (o *outbox) Gather(context.Context, delivery.Entry, delivery.Contact, delivery.Gathering) (string, error) {
+// Gather lets each notice go by itself, but those of bots named "joins …". The contract tests of delivery hold the real store to its promises.
+func (o *outbox) Gather(_ context.Context, e delivery.Entry, _ delivery.Contact, g delivery.Gathering) (string, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.asked = append(o.asked, g)
+	if o.joins {
+		return "mail of " + e.ID, nil
+	}
 	return "", nil
 }
 
-func (o *outbox) Gathered(context.Context, delivery.Entry) ([]delivery.Gathered, error) { return nil, nil }
+func (o *outbox) Gathered(_ context.Context, e delivery.Entry) ([]delivery.Gathered, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.away {
+		return nil, errAway
+	}
+	return o.gathered, nil
+}
 
-func (o *outbox) Mark(context.Context, delivery.Contact, time.Time, string) error { return nil }
+func (o *outbox) Mark(_ context.Context, to delivery.Contact, until time.Time, why string) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.marks = append(o.marks, mark{to, until, why})
+	return nil
+}
+
+// mark is what was noted with a contact.
+type mark struct {
+	to    delivery.Contact
+	until time.Time
+	why   string
+}
 
 func (o *outbox) List(context.Context, string, int, ...delivery.EntryKind) ([]delivery.Entry, error) {
 	return nil, nil
@@ -144,7 +171,28 @@ func (o *outbox) Waiting(context.Context) (int64, time.Duration, error) {
 	return n, lag, nil
 }
 
-func (o *outbox) Signal() <-chan struct{} { return o.signal }
+// Signal also calls when an entry becomes due, half a second late at most, as a carrier does.
+func (o *outbox) Signal() <-chan struct{} {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	wait := time.Hour
+	for id, e := range o.entries {
+		if e.State == delivery.EntryPending {
+			wait = min(wait, time.Until(o.due[id]))
+		}
+	}
+	if wait < time.Hour {
+		time.AfterFunc(max(wait, 500*time.Millisecond), o.call)
+	}
+	return o.signal
+}
+
+func (o *outbox) call() {
+	select {
+	case o.signal <- struct{}{}:
+	default:
+	}
+}
 
 func (o *outbox) Registration(_ context.Context, id delivery.RegID) (delivery.Registration, error) {
 	o.mu.Lock()

@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	tick       = 500 * time.Millisecond // between two looks at the outbox when nothing calls
+	tick       = 5 * time.Second        // between two looks at the outbox when nothing calls, which the carrier does twice a second if anything is due
 	gather     = 10 * time.Millisecond  // after a call, so that entries written together are taken together
 	batch      = 64                     // entries taken at once
 	queue      = 256                    // entries that wait for a worker of one lane

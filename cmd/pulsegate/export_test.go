@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"strings"
 
@@ -106,3 +107,6 @@ func OpenDurable(ctx context.Context, url, durability string) (Store, error) {
 	}
 	return Store{Client: s.client, Tier: string(s.tier), Name: s.name, Stop: s.stop}, nil
 }
+
+// NewRoomyPipe makes a connection whose writes never wait for the other side to read.
+func NewRoomyPipe(c net.Conn) net.Conn { return newRoomyPipe(c) }

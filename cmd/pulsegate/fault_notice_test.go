@@ -2,9 +2,12 @@ package main_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -106,11 +109,25 @@ func (s *scene) behaves(m manner) {
 	s.bot.manner = m
 }
 
-// notices lists all transitions of the company, newest first.
-func (s *scene) notices() []delivery.Entry {
+// listed is a transition as it is listed.
+type listed struct {
+	delivery.Entry
+	made health.Transition
+}
+
+// timeline lists all transitions of a bot, oldest first.
+func (s *scene) timeline(n int) []listed {
 	s.t.Helper()
-	list, err := s.replicas[0].Outbox().List(s.t.Context(), "acme", 10_000, delivery.EntryTransition)
+	all, err := s.replicas[0].Outbox().List(s.t.Context(), "acme", 10_000, delivery.EntryTransition)
 	require.NoError(s.t, err)
+	var list []listed
+	for _, e := range slices.Backward(all) {
+		if e.AppID == appName(n) {
+			l := listed{Entry: e}
+			require.NoError(s.t, json.Unmarshal(e.Data, &l.made))
+			list = append(list, l)
+		}
+	}
 	return list
 }
 
@@ -162,14 +179,107 @@ func TestM04ManyBotsOfOneContactAreToldOfTogether(t *testing.T) {
 		}
 		require.Contains(t, ours[1].subject, fmt.Sprintf("%d bots: %d DOWN", bots, bots))
 		told := 0
-		for _, e := range s.notices() {
-			if e.AppID != appName(bots) {
-				require.Equal(t, delivery.EntryDone, e.State, e.LastError)
-				told++
+		for n := range bots {
+			for _, e := range s.timeline(n) {
+				if e.made.Notice {
+					require.Equal(t, delivery.EntryDone, e.State, e.LastError)
+					told++
+				}
 			}
 		}
 		require.Equal(t, 2*bots, told, "DEGRADED and DOWN of each")
 		t.Attr("measured", fmt.Sprintf("%d bots, %d notices: 1 mail after %v, 1 mail %v later naming %d bots",
 			bots, told, ours[0].at.Sub(began).Round(time.Millisecond), ours[1].at.Sub(ours[0].at).Round(time.Second), len(named)))
 	})
+}
+
+// TestH05FlappingBotOfTwoGateways lets a bot fail every ten seconds for half an hour, with an outage in the middle.
+func TestH05FlappingBotOfTwoGateways(t *testing.T) {
+	minutes := 10
+	if full() {
+		minutes = 30
+	}
+	defer debug.SetGCPercent(debug.SetGCPercent(800)) // the store in memory makes much garbage
+	synctest.Test(t, func(t *testing.T) {
+		s := openScene(t, storyStore(t))
+		judging := rules(health.Rules{Window: 4 * time.Second, MinAttempts: 3, Pause: 20 * time.Second})
+		s.join(judging)
+		leave := s.join(judging)
+		s.register(0, "oncall@example.net")
+		flaps := func(minutes int) {
+			for second := range 60 * minutes {
+				s.behaves(manner{status: 202})
+				if second%10 == 0 {
+					s.behaves(manner{status: 500})
+				}
+				s.message(0)
+				time.Sleep(time.Second)
+			}
+		}
+		flaps(minutes / 2)
+		require.True(t, s.health(0).Verdict.Flapping)
+		require.Contains(t, s.health(0).Verdict.Reason, "flapping")
+		require.Len(t, s.mails.all(), 4, "four notices go out")
+		s.behaves(manner{status: 500})
+		for range 20 {
+			s.message(0)
+			time.Sleep(time.Second)
+		}
+		require.Equal(t, health.Down, s.health(0).Verdict.State)
+		down := s.mails.all()
+		require.Len(t, down, 5)
+		require.Contains(t, down[4].subject, "] DOWN: Bot 0")
+		s.behaves(manner{status: 202})
+		for range 10 {
+			s.message(0)
+			time.Sleep(time.Second)
+		}
+		require.Len(t, s.mails.all(), 6, "the recovery is not held back")
+		flaps(minutes / 2)
+		require.Len(t, s.mails.all(), 6)
+		leave() // one is enough to wait for the digest, which is due an hour after the first notice in it
+		time.Sleep(time.Hour + time.Duration(minutes)*time.Minute)
+
+		mails, all := s.mails.all(), s.timeline(0)
+		require.Len(t, mails, 7, "one digest")
+		require.Contains(t, mails[6].subject, "flapping: Bot 0")
+		require.False(t, s.health(0).Verdict.Flapping, "it has been quiet for more than an hour")
+		held := checkFlapping(t, all)
+		require.Contains(t, mails[6].text, fmt.Sprintf("DEGRADED %d times and HEALTHY again %d times", held[health.ToDegraded], held[health.ToHealthy]))
+		require.GreaterOrEqual(t, len(all), 12*minutes)
+		t.Attr("measured", fmt.Sprintf("%d min: %d changes, all in the timeline; 4 mails, DOWN, recovery, 1 digest of %d notices",
+			minutes, len(all), held[health.ToDegraded]+held[health.ToHealthy]))
+	})
+}
+
+// checkFlapping requires that no number is missing, and counts what the digest tells.
+func checkFlapping(t testing.TB, all []listed) (held map[health.Kind]int) {
+	held = map[health.Kind]int{}
+	for i, e := range all {
+		require.EqualValues(t, all[0].made.Number+int64(i), e.made.Number, "the timeline has every transition")
+		if e.made.Held {
+			held[e.made.Kind]++
+			require.NotEmpty(t, e.Mail)
+		}
+		if e.made.Notice {
+			require.Equal(t, delivery.EntryDone, e.State, "%s %s", e.made.Kind, e.LastError)
+		}
+	}
+	return held
+}
+
+// health is what all gateways say of a bot.
+func (s *scene) health(n int) delivery.Health {
+	s.t.Helper()
+	var first delivery.Health
+	for i, r := range s.replicas {
+		all, err := r.Health(s.t.Context(), "acme", appName(n))
+		require.NoError(s.t, err)
+		require.Len(s.t, all, 1)
+		if i == 0 {
+			first = all[0]
+		}
+		require.Equal(s.t, first.Verdict, all[0].Verdict, "all gateways say the same")
+	}
+	return first
 }

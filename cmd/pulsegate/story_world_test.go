@@ -24,6 +24,7 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 	"github.com/stretchr/testify/require"
 
+	main "github.com/pulsegate/pulsegate/cmd/pulsegate"
 	"github.com/pulsegate/pulsegate/delivery"
 	"github.com/pulsegate/pulsegate/notify"
 )
@@ -295,7 +296,13 @@ func storyStore(t testing.TB) redis.UniversalClient {
 	m.ClockTTL(true)
 	t.Cleanup(m.Close)
 	c := redis.NewClient(&redis.Options{
-		Addr: "127.0.0.1:1", Dialer: func(context.Context, string, string) (net.Conn, error) { return m.Dial() },
+		Addr: "127.0.0.1:1", Dialer: func(context.Context, string, string) (net.Conn, error) {
+			conn, err := m.Dial()
+			if err != nil {
+				return nil, err
+			}
+			return main.NewRoomyPipe(conn), nil // else a long pipeline would not come to its end
+		},
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 		MaxRetries:               -1, ContextTimeoutEnabled: true, DisableIdentity: true, Protocol: 2,
 	})
