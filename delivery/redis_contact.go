@@ -74,7 +74,7 @@ func (o outbox) gatherOnce(ctx context.Context, e Entry, to Contact, g Gathering
 	told := toldKey(sh, to.Company, EntryMail)
 	keys := []string{noticesKey(sh), outDataKey(sh), to.key(), answerKey(sh, e.ID), told, mailKey(sh, open), mailKey(sh, fresh)}
 	whose := RegID{Entity: Entity{CompanyKey: to.Company}}
-	reply, err := s.run(ctx, s.scripts.gather, keys, e.ID, e.regID().member(), open, fresh, flagText(g.Digest), g.Within.Milliseconds(), mailNotices,
+	reply, err := s.confirmed(ctx, s.scripts.gather, keys, e.ID, e.regID().member(), open, fresh, flagText(g.Digest), g.Within.Milliseconds(), mailNotices,
 		int(answerTime.Seconds()), int(contactTime.Seconds()), entryTail(whose, fresh, EntryMail, Mail{To: to, Digest: g.Digest}), item,
 		t.At, string(t.Kind), t.Undelivered, t.HandedOff)
 	if err != nil {

@@ -38,7 +38,8 @@ func (s *store) busy(keys func(health.Shard) []string) ([]health.Shard, error) {
 	return shards, nil
 }
 
-// there counts the keys of each list that are there, in one round trip, and hears the store's clock.
+// there counts the keys of each list that are there, in one round trip, and hears the store's clock. What a cluster cannot say of a shard
+// whose master is away must not hide the others: it counts as there, and whoever looks closer gets the error.
 func (s *store) there(lists ...[]string) ([]int64, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
@@ -49,13 +50,17 @@ func (s *store) there(lists ...[]string) ([]int64, error) {
 	for i, keys := range lists {
 		counts[i] = pipe.Exists(ctx, keys...)
 	}
-	if _, err := pipe.Exec(ctx); err != nil {
+	if _, err := pipe.Exec(ctx); err != nil && !s.cluster {
 		return nil, err
 	}
-	s.heard(clock.Val().UnixMilli())
+	if clock.Err() == nil {
+		s.heard(clock.Val().UnixMilli())
+	}
 	n := make([]int64, len(lists))
 	for i, c := range counts {
-		n[i] = c.Val()
+		if n[i] = c.Val(); c.Err() != nil {
+			n[i] = 1
+		}
 	}
 	return n, nil
 }
