@@ -102,7 +102,9 @@ func (c Config) withDefaults() Config {
 
 // mailNeeds is what must be left of a lease for a mail to be begun: reading the contact, the decision whether it waits, the
 // conversation, and the marks.
-func (c Config) mailNeeds() time.Duration { return 2*takeTime + c.SMTPTimeout + updateTime + lastUpdate }
+func (c Config) mailNeeds() time.Duration {
+	return 2*takeTime + c.SMTPTimeout + updateTime + lastUpdate
+}
 
 // checkTagIDs refuses names that no handoff would ever use: a misspelt one would silently leave conversations untagged.
 func checkTagIDs(ids map[string]int64) error {

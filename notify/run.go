@@ -10,14 +10,14 @@ import (
 )
 
 const (
-	tick       = 5 * time.Second        // between two looks at the outbox when nothing calls, which the carrier does twice a second if anything is due
-	gather     = 10 * time.Millisecond  // after a call, so that entries written together are taken together
-	batch      = 64                     // entries taken at once
-	queue      = 256                    // entries that wait for a worker of one lane
-	takeTime   = 5 * time.Second        // for one Take
-	updateTime = 10 * time.Second       // for one Update with its repetitions
-	drainTime  = 15 * time.Second       // after the end of Run's context, for what is under way
-	lastUpdate = 3 * time.Second        // for an Update after drainTime
+	tick       = 5 * time.Second       // between two looks at the outbox when nothing calls, which the carrier does twice a second if anything is due
+	gather     = 10 * time.Millisecond // after a call, so that entries written together are taken together
+	batch      = 64                    // entries taken at once
+	queue      = 256                   // entries that wait for a worker of one lane
+	takeTime   = 5 * time.Second       // for one Take
+	updateTime = 10 * time.Second      // for one Update with its repetitions
+	drainTime  = 15 * time.Second      // after the end of Run's context, for what is under way
+	lastUpdate = 3 * time.Second       // for an Update after drainTime
 	jobWorkers = 2
 
 	platformNeeds = 2*callTime + updateTime // of its lease, for an entry of the platform to be begun
