@@ -1,8 +1,6 @@
 package delivery
 
-import (
-	"context"
-)
+import "context"
 
 // Redelivery is a delivery made once more.
 type Redelivery struct {
@@ -53,6 +51,8 @@ func (c *Carrier) Redeliver(ctx context.Context, company, requestID, key string)
 	if err != nil {
 		return Redelivery{}, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, acceptTime)
+	defer cancel()
 	c.acceptAll(ctx, []*accepted{ac})
 	receipt := ac.receipt()
 	if receipt.Err != nil {

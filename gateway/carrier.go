@@ -54,6 +54,8 @@ type Records interface {
 	Record(ctx context.Context, company, id string) (delivery.Record, error)
 	Records(ctx context.Context, company, appID string, q delivery.RecordQuery) ([]delivery.Record, error)
 	EventRecords(ctx context.Context, company, eventID string) ([]delivery.Record, error)
+	// Redeliver makes the delivery of a record once more; with a key, once for all calls with it.
+	Redeliver(ctx context.Context, company, requestID, key string) (delivery.Redelivery, error)
 	// NoteCall stores the record of a call by a bot.
 	NoteCall(ctx context.Context, r delivery.Record) (delivery.Record, error)
 	// NewCallID makes the request id of a call by a bot.

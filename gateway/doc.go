@@ -35,6 +35,7 @@
 //	GET    control/network/{n}/externalId/{e}/author/{…}     admin, bot      who owns the conversation
 //	PUT    control                                           admin, bot      pass it on: 200 and the object as it came
 //	GET    request/{id}                                      admin, bot      one record; its payload is JSON
+//	POST   request/{id}/redeliver                            admin, bot      the same delivery once more: 202
 //	GET    request/appId/{a}?from=1d&state=ERROR&origin=BOT  admin, bot      records; their payloads are strings
 //	GET    handoffs, notices ?appId= &limit=                 admin, bot      newest first
 //	PUT    tag, tag/remove, note, priority, workqueue,       admin, bot      passed on to the platform, not in MAINTENANCE
@@ -57,7 +58,8 @@
 //	404  it does not exist, or is another company's           501  no platform is set
 //	405  another method                                       502  the platform did not answer
 //	408  the body did not arrive in time                      503  the store is away or full: Retry-After
-//	409  it exists; another is LIVE; ten there are; control has changed
+//	409  it exists; another is LIVE; ten there are; control has changed; a delivery is under way, or its bot in MAINTENANCE
+//	410  a delivery whose payload, or whose registration, is there no more
 //
 // Events of one request fail singly: 202 if any was stored, and a row per event, in order. If none was, the status is the first
 // of 503, 500, 400, 422, 404 that any of them has.

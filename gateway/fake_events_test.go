@@ -14,7 +14,8 @@ import (
 type event struct {
 	ID         string
 	Type       string
-	Coordinate struct{ CompanyKey, NetworkKey, ExternalID string }
+	Coordinate struct{ CompanyKey, NetworkKey, ExternalID, Scope string }
+	ExpiresAt  json.RawMessage
 	Author     struct{ ID, FullName string }
 }
 
@@ -46,6 +47,9 @@ func (f *fakeCarrier) acceptOne(company string, in delivery.Incoming) delivery.R
 		return delivery.Receipt{Err: &delivery.EventError{Field: "author.id", Problem: "may not be empty"}}
 	case at.CompanyKey != company:
 		return delivery.Receipt{Err: delivery.ErrUnknownEntity}
+	}
+	if _, err := new(delivery.Parser).Parse(in.Body, ""); err != nil {
+		return delivery.Receipt{Err: err}
 	}
 	if ev.ID != "" {
 		in.Key = "own:" + ev.ID
@@ -81,10 +85,22 @@ func (f *fakeCarrier) route(at delivery.Entity, ev event, body []byte) (delivery
 				Owner: delivery.Owner{Type: delivery.Bot, AppID: id.AppID},
 			}
 		}
-		f.records = append(f.records, delivery.Record{
+		rec := delivery.Record{
 			ID: f.newID("rq"), EventID: receipt.ID, Reg: id, CallbackURL: r.CallbackURL, Origin: delivery.OriginGateway,
 			State: delivery.RequestPending, Fate: receipt.Fate, Payload: body, Created: time.Now(), LastUpdated: time.Now(),
-		})
+		}
+		var ms int64
+		switch {
+		case ev.Coordinate.Scope == "PUBLIC":
+			rec.State, rec.Fate, rec.Payload = delivery.RequestSuccess, delivery.Filtered, nil
+		case json.Unmarshal(ev.ExpiresAt, &ms) == nil && ms > 0 && ms < time.Now().UnixMilli():
+			rec.State, rec.Fate, rec.Message = delivery.RequestError, delivery.Expired, "not tried: its time was up"
+			rec.Handoff = delivery.AutomaticHandoff
+		}
+		if receipt.Fate = rec.Fate; rec.State != delivery.RequestPending {
+			rec.Completed = rec.Created
+		}
+		f.records = append(f.records, rec)
 	}
 	if !known {
 		return receipt, delivery.ErrUnknownEntity
@@ -100,6 +116,34 @@ func (f *fakeCarrier) Record(_ context.Context, company, id string) (delivery.Re
 		}
 	}
 	return delivery.Record{}, delivery.ErrNotFound
+}
+
+func (f *fakeCarrier) Redeliver(ctx context.Context, company, requestID, key string) (delivery.Redelivery, error) {
+	r, err := f.Record(ctx, company, requestID)
+	defer f.lock()()
+	reg, known := f.regs[r.Reg]
+	before, made := f.seen["again:"+requestID+key]
+	switch {
+	case err != nil:
+		return delivery.Redelivery{}, err
+	case r.Origin == delivery.OriginBot:
+		return delivery.Redelivery{}, delivery.ErrNoDelivery
+	case r.State == delivery.RequestPending:
+		return delivery.Redelivery{}, delivery.ErrUnderWay
+	case len(r.Payload) == 0:
+		return delivery.Redelivery{}, delivery.ErrNoPayload
+	case !known:
+		return delivery.Redelivery{}, delivery.ErrDeleted
+	case reg.Mode == delivery.Maintenance:
+		return delivery.Redelivery{}, delivery.ErrMaintenance
+	case made && key != "":
+		return delivery.Redelivery{ID: before.body, EventID: r.EventID, Fate: delivery.Queued}, nil
+	}
+	r.ID, r.State, r.Fate, r.Message, r.Handoff = f.newID("rq"), delivery.RequestPending, delivery.Queued, "", ""
+	r.CallbackURL, r.Created, r.Completed = "", time.Now(), time.Time{} // where it goes is seen when it goes
+	f.records = append(f.records, r)
+	f.seen["again:"+requestID+key] = accepted{body: r.ID}
+	return delivery.Redelivery{ID: r.ID, EventID: r.EventID, Fate: r.Fate}, nil
 }
 
 func (f *fakeCarrier) Records(

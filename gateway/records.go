@@ -89,6 +89,37 @@ func (g *Gateway) getRequest(ctx context.Context, c *call) (answer, error) {
 	return answer{status: http.StatusOK, data: w}, nil
 }
 
+// redelivery is the answer to a delivery that is made once more.
+type redelivery struct {
+	ID      string        `json:"id"`
+	EventID string        `json:"eventId"`
+	Fate    delivery.Fate `json:"fate"`
+}
+
+// postRedeliver makes the delivery of a record once more.
+func (g *Gateway) postRedeliver(ctx context.Context, c *call) (answer, error) {
+	id, err := c.value("id")
+	if err != nil {
+		return answer{}, err
+	}
+	key, err := idempotencyKey(c.header)
+	if err != nil {
+		return answer{}, err
+	}
+	r, err := g.Carrier.Record(ctx, c.CompanyKey, id)
+	if err != nil {
+		return answer{}, unknown(err, id+" not found")
+	}
+	if err := c.may(r.Reg.AppID); err != nil {
+		return answer{}, err
+	}
+	made, err := g.Carrier.Redeliver(ctx, c.CompanyKey, id, key)
+	if err != nil {
+		return answer{}, unknown(err, id+" not found")
+	}
+	return answer{status: http.StatusAccepted, data: redelivery{made.ID, made.EventID, made.Fate}}, nil
+}
+
 // getRequests lists the records of an app; their payloads are JSON in strings.
 func (g *Gateway) getRequests(ctx context.Context, c *call) (answer, error) {
 	app, err := c.ownApp()

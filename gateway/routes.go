@@ -51,6 +51,7 @@ func Routes() []Route {
 		{put, "/bots/v3/control", "control_put", bots, general, (*Gateway).putControl, false},
 
 		{get, "/bots/v3/request/:id", "request", bots, general, (*Gateway).getRequest, false},
+		{post, "/bots/v3/request/:id/redeliver", "redeliver", bots, general, (*Gateway).postRedeliver, false},
 		{get, "/bots/v3/request/appId/:appId", "requests", bots, general, (*Gateway).getRequests, true},
 		{get, "/bots/v3/handoffs", "handoffs", bots, general, (*Gateway).getHandoffs, true},
 		{get, "/bots/v3/notices", "notices", bots, general, (*Gateway).getNotices, true},

@@ -26,7 +26,7 @@ func matrix() map[string]expected {
 		"registration": {401, 403, 200, 200, 404, 200}, "registration_delete": {401, 403, 204, 403, 404, 204},
 		"mode": {401, 403, 202, 403, 404, 202}, "health": {401, 403, 200, 403, 404, 200},
 		"control": {401, 403, 200, 403, 404, 200}, "control_put": {401, 403, 200, 403, 404, 200},
-		"request": {401, 403, 200, 403, 404, 200}, "requests": {401, 403, 200, 403, 404, 200},
+		"request": {401, 403, 200, 403, 404, 200}, "redeliver": {401, 403, 409, 403, 404, 409}, "requests": {401, 403, 200, 403, 404, 200},
 		"handoffs": {401, 403, 200, 200, 200, 200}, "notices": {401, 403, 200, 200, 200, 200},
 		"tag": acts, "tag_remove": acts, "note": acts, "priority": acts, "workqueue": acts, "resolve": acts, "authors": acts,
 		"authors_attributes": acts, "respond": acts, "form": acts,
