@@ -69,7 +69,7 @@ end
 -- Makes a registration due at a moment, if it is not due before.
 local function attend(r, due, member, at)
   local before = redis.call('ZSCORE', due, member)
-  if not before or tonumber(before) > at then redis.call('ZADD', due, num(at), member) end
+  if not before or moment(before) > at then redis.call('ZADD', due, num(at), member) end
 end
 
 -- Puts an event into the queue, and when it expires by itself, into x. Returns its stream id.

@@ -49,6 +49,9 @@ local function put(r, field, value)
   r.set[field] = value
 end
 
+-- A score as a number. The in-process store writes round ones as 2e+12, which its Lua reads only as 2.0e+12.
+local function moment(score) return tonumber(score) or tonumber((string.gsub(score, 'e', '.0e'))) end
+
 -- How long an event may wait for its first try (ms), as its registration says, or 0. What is held never waits for ever.
 local function time_to_live(r, hold)
   local ttl = number(r, 'tl')

@@ -285,13 +285,13 @@ func (v *verifier) page(ctx context.Context, id RegID, cursor string) (page, err
 func verifyCall(id RegID, cursor string, count int) scriptCall {
 	sh := id.shard()
 	return scriptCall{
-		[]string{id.regKey(), id.standingKey(), id.windowKey(), id.queueKey(), dueKey(sh), judgeKey(sh), hashesKey(sh)},
+		[]string{id.regKey(), id.standingKey(), id.windowKey(), id.queueKey(), dueKey(sh), judgeKey(sh), hashesKey(sh), id.expiryKey()},
 		[]any{id.AppID, id.member(), digest(id.member()), cursor, count},
 	}
 }
 
 func readPage(id RegID, reply []any, err error) (page, error) {
-	if err == nil && len(reply) != 13 {
+	if err == nil && len(reply) != 15 {
 		err = fmt.Errorf("reply of %d parts", len(reply))
 	}
 	if err != nil {
@@ -301,7 +301,7 @@ func readPage(id RegID, reply []any, err error) (page, error) {
 		facts: facts{
 			id: id, at: toInt(reply[0]), version: toText(reply[1]), registered: toInt(reply[2]) == 1, deleted: toInt(reply[3]) == 1,
 			name: toText(reply[4]), due: toInt(reply[5]), judged: toInt(reply[6]), standing: toFields(reply[7]), window: toFields(reply[8]),
-			waiting: toInt(reply[9]),
+			waiting: toInt(reply[9]), expiring: toInt(reply[13]), expires: toInt(reply[14]),
 		},
 		pageEvents: int(toInt(reply[10])), pageBytes: toInt(reply[11]), last: toText(reply[12]),
 	}, nil

@@ -98,9 +98,9 @@ func (v *verifier) sortKey(key string) {
 	switch noun {
 	case "told":
 		v.told[key] = true
-	case "st", "win", "q":
+	case "st", "win", "q", "x":
 		id, err := parseMember(name)
-		if err != nil || !slices.Contains([]string{id.standingKey(), id.windowKey(), id.queueKey()}, key) {
+		if err != nil || !slices.Contains([]string{id.standingKey(), id.windowKey(), id.queueKey(), id.expiryKey()}, key) {
 			v.find(CheckLeftover, key, "it belongs to no registration")
 			return
 		}

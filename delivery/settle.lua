@@ -103,7 +103,7 @@ local function reap(g, r)
       if entry then take(entry) end
     end
     local later = redis.call('ZRANGEBYSCORE', g.x, '(' .. num(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-    if later[2] then at(tonumber(later[2])) end
+    if later[2] then at(moment(later[2])) end
   end
   local ttl, from = time_to_live(r, hold), '-'
   while ttl > 0 and not full() do
@@ -177,7 +177,8 @@ local function group(g)
   if g.ramp ~= '' then put(r, 'rw', g.ramp) end
   local reaped
   if g.x then
-    put(r, 'xp', redis.call('ZRANGE', g.x, 0, 0, 'WITHSCORES')[2] or '')
+    local first = redis.call('ZRANGE', g.x, 0, 0, 'WITHSCORES')[2]
+    put(r, 'xp', first and num(moment(first)) or '')
     if g.count > 0 then reaped = reap(g, r) end
   end
   local events = read_next(g, r)

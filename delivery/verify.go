@@ -58,6 +58,9 @@ func (v Verification) String() string {
 	return fmt.Sprintf("verified %d registrations: %s", v.Registrations, ledger{accepted: v.Accepted, fates: v.Fates, queued: v.Queued})
 }
 
+// expiredWithin is how late an event may expire.
+const expiredWithin = time.Second
+
 // attendedWithin is how late a gateway may be that looks twice a second and whose leases last 6 s.
 const attendedWithin = 30 * time.Second
 
@@ -76,6 +79,8 @@ type facts struct {
 	waiting    int64 // length of the queue
 	bytes      int64 // of the queue's events
 	measured   bool  // bytes is known
+	expiring   int64 // events that stand among those with a time of their own
+	expires    int64 // the first such time
 	inApp      bool  // in the index of its app
 	inCompany  bool  // in the index of its company
 }
@@ -140,6 +145,12 @@ func (f facts) ledgerFindings() []Finding {
 	if n := f.number("qb"); f.measured && n != f.bytes {
 		found = append(found, f.finding(CheckQueue, "%d bytes are noted, %d wait", n, f.bytes))
 	}
+	if f.expiring > f.waiting {
+		found = append(found, f.finding(CheckQueue, "%d events that will expire are noted, %d wait", f.expiring, f.waiting))
+	}
+	if n := f.number("xp"); n != f.expires {
+		found = append(found, f.finding(CheckQueue, "the first event expires at %d, and %d is noted", f.expires, n))
+	}
 	return found
 }
 
@@ -148,6 +159,9 @@ func (f facts) attentionFindings(running bool) []Finding {
 	state := health.State(f.standing["s"])
 	if f.waiting > 0 && f.due == 0 {
 		found = append(found, f.finding(CheckAttention, "%d events wait, but it does not stand in due: nobody will attend to it", f.waiting))
+	}
+	if f.expires > 0 && f.standing["lo"] == "" && f.due > max(f.expires, f.at)+expiredWithin.Milliseconds() {
+		found = append(found, f.finding(CheckAttention, "an event expires at %s, but nobody will look before %s", utc(f.expires), utc(f.due)))
 	}
 	if (state == health.Down || state == health.Degraded) && f.standing["off"] == "" && f.judged == 0 {
 		found = append(found, f.finding(CheckAttention, "it is %s, but does not stand in judge: the timer will not look at it", state))
@@ -195,6 +209,8 @@ func (f facts) strayFindings() []Finding {
 	switch {
 	case f.waiting > 0:
 		found = append(found, f.finding(CheckLeftover, "%d events wait, but there is no such registration", f.waiting))
+	case f.expiring > 0:
+		found = append(found, f.finding(CheckLeftover, "%d events that will expire are noted, but there is no such registration", f.expiring))
 	case len(f.standing) > 0 || len(f.window) > 0:
 		found = append(found, f.warning(CheckLeftover, "its standing or its window is left, but there is no such registration"))
 	}

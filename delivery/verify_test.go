@@ -198,6 +198,21 @@ func brokenLedgers() []broken {
 			[]string{"queue " + e1 + ": 7 bytes are noted, 0 wait"},
 		},
 		{
+			"an event that will expire, and is not there",
+			func(s *sabotage) {
+				s.do("ZADD", s.shard("x:"+e1, "e1"), 5_000_000_000_000, "1-1")
+				s.do("HSET", s.key("st", "e1"), "xp", "6000000000000")
+			},
+			func(s *sabotage) {
+				s.do("DEL", s.shard("x:"+e1, "e1"))
+				s.do("HDEL", s.key("st", "e1"), "xp")
+			},
+			[]string{
+				"queue " + e1 + ": 1 events that will expire are noted, 0 wait",
+				"queue " + e1 + ": the first event expires at 5000000000000, and 6000000000000 is noted",
+			},
+		},
+		{
 			"a window whose sums are not those of its slots",
 			func(s *sabotage) {
 				key := s.key("win", "e1")
@@ -219,6 +234,20 @@ func brokenPlaces(s *sabotage) []broken {
 			func(s *sabotage) { s.do("ZREM", due, e5) },
 			func(s *sabotage) { s.do("ZADD", due, time.Now().Add(time.Minute).UnixMilli(), e5) },
 			[]string{"attention " + e5 + ": 2 events wait, but it does not stand in due: nobody will attend to it"},
+		},
+		{
+			"an event that expires before anybody looks",
+			func(s *sabotage) {
+				s.do("ZADD", due, 4_000_000_060_000, e5)
+				s.do("ZADD", s.shard("x:"+e5, "e5"), 4_000_000_000_000, "1-1")
+				s.do("HSET", s.key("st", "e5"), "xp", 4_000_000_000_000)
+			},
+			func(s *sabotage) {
+				s.do("DEL", s.shard("x:"+e5, "e5"))
+				s.do("HDEL", s.key("st", "e5"), "xp")
+				s.do("ZADD", due, time.Now().Add(time.Minute).UnixMilli(), e5)
+			},
+			[]string{"attention " + e5 + ": an event expires at 2096-10-02T07:06:40Z, but nobody will look before 2096-10-02T07:07:40Z"},
 		},
 		{
 			"a DOWN bot that nobody judges",
