@@ -94,6 +94,9 @@ func (c *Carrier) acceptOnce(ctx context.Context, work []*accepted) {
 		}
 		if len(v.regs) == 0 {
 			ac.err = ErrUnknownEntity
+			if len(v.unreadable) > 0 {
+				ac.err = unavailable("accept", errHidden)
+			}
 			continue
 		}
 		ac.view = v

@@ -41,6 +41,7 @@ func (e *EventError) Error() string { return e.Field + " " + e.Problem }
 // reasonOf names an error for a metric label.
 func reasonOf(err error) string {
 	var fault *EventError
+	var store *StoreError
 	switch {
 	case errors.As(err, &fault):
 		return "invalid"
@@ -48,6 +49,8 @@ func reasonOf(err error) string {
 		return "unknown_entity"
 	case errors.Is(err, ErrKeyReused):
 		return "key_reused"
+	case errors.As(err, &store) && (store.Condition == StoreFull || store.Condition == StoreUnconfirmed):
+		return string(store.Condition)
 	default:
 		return "unavailable"
 	}

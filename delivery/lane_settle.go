@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"time"
 
@@ -89,6 +90,12 @@ func (l *lane) storeAway(err error) bool {
 	l.mu.Lock()
 	l.more, l.again = true, true // whatever was to be heard was not
 	l.mu.Unlock()
+	l.c.mu.Lock()
+	draining := !l.c.running
+	l.c.mu.Unlock()
+	if draining && len(l.outcomes) == 0 && l.running == 0 {
+		return true // nothing is owed: the lease runs out by itself
+	}
 	if l.c.tryCtx.Err() != nil || l.take_ && time.Since(l.born) > leaseTime {
 		return true // stopping, or the lease was never ours; until then the reply that was lost may have given it
 	}
@@ -157,6 +164,9 @@ func (l *lane) reload() error {
 			return err
 		}
 	}
+	if v.hidden(l.id.AppID) { // it is not deleted: its events wait
+		return errHidden
+	}
 	before := l.timeToLive()
 	l.view, l.reg = v, v.find(l.id.AppID)
 	if l.timeToLive() != before {
@@ -164,3 +174,5 @@ func (l *lane) reload() error {
 	}
 	return nil
 }
+
+var errHidden = errors.New("the registration cannot be read")

@@ -18,6 +18,9 @@ type metrics struct {
 	lost        prometheus.Counter
 	lanes       *prometheus.Desc
 	trips       *prometheus.Desc
+	condition   *prometheus.Desc
+	unserved    *prometheus.Desc
+	ailments    *prometheus.Desc
 	books       bookDescs
 }
 
@@ -42,8 +45,11 @@ func newMetrics() *metrics {
 			Name: "pulsegate_delivery_try_seconds", Help: "Time of one HTTP request to a bot until its status.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 		}),
-		lanes: newDesc("delivery_lanes", "Registrations that this process works on now."),
-		trips: newDesc("delivery_redis_round_trips_total", "Round trips to Redis."),
+		lanes:     newDesc("delivery_lanes", "Registrations that this process works on now."),
+		trips:     newDesc("delivery_redis_round_trips_total", "Round trips to Redis."),
+		condition: newDesc("store_condition", "1 for how the store is, the worst of its parts.", "condition"),
+		unserved:  newDesc("store_unserved_parts", "Parts of the store that nothing can be done in: of one, or on a cluster of the shards."),
+		ailments:  newDesc("store_ailments_total", "Times that one registration's data in the store could not be read or written and was left out."),
 	}
 	m.showZeros()
 	return m
@@ -79,6 +85,9 @@ func (c *Carrier) Describe(ch chan<- *prometheus.Desc) {
 	}
 	ch <- c.metrics.lanes
 	ch <- c.metrics.trips
+	ch <- c.metrics.condition
+	ch <- c.metrics.unserved
+	ch <- c.metrics.ailments
 	c.metrics.books.describe(ch)
 }
 
@@ -92,6 +101,7 @@ func (c *Carrier) Collect(ch chan<- prometheus.Metric) {
 	c.mu.Unlock()
 	ch <- prometheus.MustNewConstMetric(c.metrics.lanes, prometheus.GaugeValue, float64(lanes))
 	ch <- prometheus.MustNewConstMetric(c.metrics.trips, prometheus.CounterValue, float64(c.store.trips.Load()))
+	c.collectStore(ch)
 	if b, known := c.books.read(); known {
 		c.metrics.books.collect(b, ch)
 	}
@@ -224,4 +234,18 @@ func (d bookDescs) collect(b books, ch chan<- prometheus.Metric) {
 		gauge(d.regDiscrepancy, s.discrepancy(), s.name)
 	}
 	of(restOfRegistrations, b.rest)
+}
+
+// collectStore tells how the store is.
+func (c *Carrier) collectStore(ch chan<- prometheus.Metric) {
+	status := c.store.reach.status()
+	for _, condition := range Conditions() {
+		value := 0.0
+		if condition == status.Condition {
+			value = 1
+		}
+		ch <- prometheus.MustNewConstMetric(c.metrics.condition, prometheus.GaugeValue, value, string(condition))
+	}
+	ch <- prometheus.MustNewConstMetric(c.metrics.unserved, prometheus.GaugeValue, float64(status.Parts-status.Serving))
+	ch <- prometheus.MustNewConstMetric(c.metrics.ailments, prometheus.CounterValue, float64(c.store.sick.count.Load()))
 }

@@ -75,6 +75,7 @@ type store struct {
 	trips   atomic.Int64  // round trips, for the metrics
 	scripts scripts
 	reach   *reach
+	sick    *ailments
 
 	replicas int                                   // that must confirm what is accepted before it counts as stored
 	masters  atomic.Pointer[[health.Shards]string] // of a cluster
@@ -91,7 +92,7 @@ func newStore(cfg Config) *store {
 	known := newReach(cfg.Client, cfg.Replicas, cfg.Log)
 	cfg.Client.AddHook(known)
 	return &store{
-		reach: known, replicas: cfg.Replicas, cluster: cluster, client: cfg.Client, health: health.NewStore(cfg.Client, cfg.Rules), sealer: cfg.Sealer, window: cfg.Rules.Window,
+		reach: known, sick: newAilments(cfg.Log), replicas: cfg.Replicas, cluster: cluster, client: cfg.Client, health: health.NewStore(cfg.Client, cfg.Rules), sealer: cfg.Sealer, window: cfg.Rules.Window,
 		hold: cfg.HoldTime,
 		scripts: scripts{
 			accept: lua(commonLua, acceptLua), settle: lua(commonLua, settleLua), look: lua(lookLua), change: lua(commonLua, changeLua),
@@ -181,10 +182,11 @@ func (s *store) loadView(ctx context.Context, e Entity) (*view, error) {
 	if err != nil {
 		return nil, unavailable("load registrations", err)
 	}
-	return s.readView(fields)
+	return s.readView(e, fields), nil
 }
 
-func (s *store) readView(fields map[string]string) (*view, error) {
+// readView reads an entity. A registration that cannot be read is left out, told of, and known as such: it has not been deleted.
+func (s *store) readView(e Entity, fields map[string]string) *view {
 	v := &view{version: "0"}
 	for name, value := range fields {
 		switch {
@@ -193,7 +195,9 @@ func (s *store) readView(fields map[string]string) (*view, error) {
 		case strings.HasPrefix(name, "a:"):
 			h, err := s.sealer.unpack(value)
 			if err != nil {
-				return nil, fmt.Errorf("load registration: %w", err)
+				v.unreadable = append(v.unreadable, name[2:])
+				s.sick.note(RegID{e, name[2:]}.member(), "registration cannot be read and is left out", err)
+				continue
 			}
 			v.regs = append(v.regs, h)
 		case strings.HasPrefix(name, "g:"):
@@ -202,7 +206,7 @@ func (s *store) readView(fields map[string]string) (*view, error) {
 	}
 	sort.Slice(v.regs, func(i, j int) bool { return v.regs[i].AppID < v.regs[j].AppID })
 	slices.Sort(v.gone)
-	return v, nil
+	return v
 }
 
 // looked is what needs attention in one shard.

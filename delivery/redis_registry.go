@@ -128,11 +128,7 @@ func (s *store) loadViews(ctx context.Context, entities map[Entity]bool) (map[En
 	}
 	views := make(map[Entity]*view, len(cmds))
 	for e, cmd := range cmds {
-		v, err := s.readView(cmd.Val())
-		if err != nil {
-			return nil, err
-		}
-		views[e] = v
+		views[e] = s.readView(e, cmd.Val())
 	}
 	return views, nil
 }

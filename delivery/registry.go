@@ -40,10 +40,10 @@ func (c *Carrier) write(ctx context.Context, r Registration, replace bool) error
 		if old != nil && !replace {
 			return nil, ErrExists
 		}
-		if old == nil && len(v.regs) >= MaxRegistrations {
+		if old == nil && len(v.regs)+v.hiddenBeside(r.AppID) >= MaxRegistrations {
 			return nil, ErrTooMany
 		}
-		if l := v.live(); r.Mode == Live && l != nil && l.AppID != r.AppID {
+		if r.Mode == Live && v.liveBeside(r.AppID) {
 			return nil, ErrLiveTaken
 		}
 		return c.replaced(r, old), nil
@@ -95,7 +95,7 @@ func (c *Carrier) SetMode(ctx context.Context, id RegID, m Mode) error {
 		if old == nil {
 			return nil, ErrNotFound
 		}
-		if l := v.live(); m == Live && l != nil && l.AppID != id.AppID {
+		if m == Live && v.liveBeside(id.AppID) {
 			return nil, ErrLiveTaken
 		}
 		h := *old

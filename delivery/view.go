@@ -3,6 +3,7 @@ package delivery
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -29,6 +30,20 @@ type view struct {
 	version string
 	regs    []*held  // ordered by app id
 	gone    []string // app ids of deleted registrations
+
+	unreadable []string // app ids of registrations that are there but cannot be read
+}
+
+// hidden says that the entity has a registration of an app that cannot be read.
+func (v *view) hidden(appID string) bool { return slices.Contains(v.unreadable, appID) }
+
+// hiddenBeside counts those of other apps.
+func (v *view) hiddenBeside(appID string) int {
+	n := len(v.unreadable)
+	if v.hidden(appID) {
+		n--
+	}
+	return n
 }
 
 func (v *view) find(appID string) *held {
@@ -47,6 +62,12 @@ func (v *view) live() *held {
 		}
 	}
 	return nil
+}
+
+// liveBeside says that another app is LIVE, or may be: one that cannot be read may be.
+func (v *view) liveBeside(appID string) bool {
+	l := v.live()
+	return l != nil && l.AppID != appID || v.hiddenBeside(appID) > 0
 }
 
 const secretField = "credentials.secret"
