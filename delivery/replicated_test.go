@@ -46,10 +46,13 @@ func TestWhatNoReplicaConfirmsIsRefusedAndDeliveredOnce(t *testing.T) {
 			client, followers := start(t)
 			b := newBot(t)
 			r := confirmedBy(t, client(), b)
-			require.NoError(t, r.Create(t.Context(), registration("e1", "app")))
-			r.send(t, message("e1", "ann", 0))
+			soon(t, func() bool { return r.Put(t.Context(), registration("e1", "app")) == nil }, "a replica that has caught up")
+			sure := func(r *replica, id string) {
+				soon(t, func() bool { _, err := r.ask(t, withID(message("e1", id, 0), id)); return err == nil }, id)
+			}
+			sure(r, "ann")
 			other := confirmedBy(t, client(), b)
-			other.send(t, message("e1", "ben", 0))
+			sure(other, "ben")
 
 			for _, f := range followers {
 				f.Pause()
