@@ -31,7 +31,7 @@ func storyRedis(t testing.TB) (string, *redis.Client) {
 // arrival is one request at a bot.
 type arrival struct {
 	at         time.Time
-	path       string
+	path, page string // of the bot, and the event's entity
 	id, author string // webhook-id and author
 	n, try     int    // number in the text, and Pulsegate-Try
 	secret     string // that the gateway proved itself with
@@ -68,9 +68,11 @@ func (b *recorder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var event struct {
 		Text   string
 		Author struct{ ID string }
+
+		Coordinate struct{ ExternalID string }
 	}
 	_ = json.NewDecoder(r.Body).Decode(&event)
-	a.author = event.Author.ID
+	a.author, a.page = event.Author.ID, event.Coordinate.ExternalID
 	a.n, _ = strconv.Atoi(event.Text)
 	a.try, _ = strconv.Atoi(r.Header.Get("Pulsegate-Try"))
 	_, a.secret, _ = r.BasicAuth()
@@ -108,25 +110,43 @@ func eventOf(page, author string, n int) string {
 		page, author, n, n, author, page, n)
 }
 
+// answer is what a gateway answered to one event.
+type answer struct {
+	status   int // 0: nothing
+	id, fate string
+	text     string
+	header   http.Header
+}
+
 // post posts one event, and returns the answer's status, the event's id and its fate; status 0 when there was no answer.
 func (s *poster) post(p *gatewayProcess, event string) (status int, id, fate string) {
+	a := s.ask(p, event)
+	return a.status, a.id, a.fate
+}
+
+// ask posts one event.
+func (s *poster) ask(p *gatewayProcess, event string) answer {
 	request, err := http.NewRequest(http.MethodPost, p.api+"/bots/v3/events", strings.NewReader(event))
 	if err != nil {
-		return 0, "", ""
+		return answer{text: err.Error()}
 	}
 	request.Header.Set("Authorization", "Bearer "+p.token)
 	request.Header.Set("Content-Type", "application/json")
-	answer, err := s.client.Do(request)
+	response, err := s.client.Do(request)
 	if err != nil {
-		return 0, "", ""
+		return answer{text: "no answer"}
 	}
-	defer func() { _ = answer.Body.Close() }()
-	text, err := io.ReadAll(answer.Body)
+	defer func() { _ = response.Body.Close() }()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		return answer{text: "half an answer"}
+	}
+	a := answer{status: response.StatusCode, text: string(text), header: response.Header}
 	var body struct{ Data []struct{ ID, Fate string } }
-	if err != nil || json.Unmarshal(text, &body) != nil || len(body.Data) != 1 {
-		return answer.StatusCode, "", ""
+	if json.Unmarshal(text, &body) == nil && len(body.Data) == 1 {
+		a.id, a.fate = body.Data[0].ID, body.Data[0].Fate
 	}
-	return answer.StatusCode, body.Data[0].ID, body.Data[0].Fate
+	return a
 }
 
 // settled is an event's record: one for each registration that it went to.
