@@ -44,11 +44,15 @@ func killWithChild(t *testing.T, kills int) {
 	for range kills {
 		begun := load.count.Load()
 		eventually(t, func() bool { return load.count.Load() > begun+100 }, "events are accepted")
-		info, err := store.Info(t.Context(), "server").Result()
-		require.NoError(t, err)
+		var child string
+		eventually(t, func() bool {
+			info, err := store.Info(t.Context(), "server").Result()
+			child = main.Field(info, "process_id")
+			return err == nil
+		}, "the child answers")
 		f.kill(t, 0)
 		if runtime.GOOS == "linux" { // elsewhere nothing ties a child to its gateway: the next one joins it
-			eventually(t, func() bool { return exec.Command("kill", "-0", main.Field(info, "process_id")).Run() != nil }, "the child has gone")
+			eventually(t, func() bool { return exec.Command("kill", "-0", child).Run() != nil }, "the child has gone")
 		}
 		f.replace(t, 0)
 	}

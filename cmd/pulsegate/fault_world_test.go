@@ -147,6 +147,7 @@ type load struct {
 	visible atomic.Int64 // failures that outlast the tries
 	slowest atomic.Int64 // request, in ns
 	stop    func()
+	given   chan struct{} // closed: what is not accepted by now is given up
 
 	mu       sync.Mutex
 	ids      map[string]stored // by the gateway's id
@@ -160,7 +161,7 @@ func startLoad(t testing.TB, f *fleet, cfg loadConfig) *load {
 	if cfg.writers == 0 {
 		cfg.writers = 32
 	}
-	l := &load{cfg: cfg, fleet: f, poster: newPoster(t), ids: map[string]stored{}, own: map[string]string{}, refusals: map[string]int{}}
+	l := &load{cfg: cfg, fleet: f, poster: newPoster(t), ids: map[string]stored{}, own: map[string]string{}, refusals: map[string]int{}, given: make(chan struct{})}
 	l.poster.client.Transport.(*http.Transport).MaxIdleConnsPerHost = cfg.writers
 	done := make(chan struct{})
 	var writers sync.WaitGroup
@@ -182,7 +183,7 @@ func startLoad(t testing.TB, f *fleet, cfg loadConfig) *load {
 		})
 	}
 	l.stop = sync.OnceFunc(func() { close(done); writers.Wait() })
-	t.Cleanup(l.stop)
+	t.Cleanup(func() { close(l.given); l.stop() })
 	return l
 }
 
@@ -213,7 +214,11 @@ func (l *load) post(n int) {
 		if try > l.cfg.tries {
 			l.visible.Add(1)
 		}
-		<-time.After(20 * time.Millisecond)
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-l.given:
+			return
+		}
 	}
 }
 
