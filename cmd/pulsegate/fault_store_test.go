@@ -20,12 +20,13 @@ func TestR19KilledGatewayAndItsOwnStore(t *testing.T) {
 	t.Run("memory", func(t *testing.T) {
 		t.Setenv("PATH", t.TempDir())
 		p := startGateway(t, t.TempDir())
-		require.Contains(t, p.errs.String(), "THEY DO NOT SURVIVE ITS END")
 		require.Contains(t, p.printed, "durability tier: memory")
 		status, text := p.get(p.ops + "/readyz")
 		require.Equal(t, http.StatusOK, status)
 		require.Contains(t, text, `"tier":"memory"`)
 		require.NoError(t, p.command.Process.Kill())
+		<-p.ended
+		require.Contains(t, p.errs.String(), "THEY DO NOT SURVIVE ITS END")
 		measured(t, "in process: banner and /readyz said memory before the kill")
 	})
 	t.Run("child", func(t *testing.T) { killWithChild(t, sized(2, 20)) })

@@ -35,7 +35,7 @@ func (w *Wire) serve(client *net.TCPConn) {
 	if !l.await(func(r rule) bool { return !r.hold }) {
 		return
 	}
-	server, err := new(net.Dialer).DialContext(l.ctx, "tcp", w.target)
+	server, err := new(net.Dialer).DialContext(l.ctx, "tcp", w.goesTo())
 	if err != nil {
 		l.end(true)
 		return

@@ -53,8 +53,14 @@ func StartServer(tb TB, cfg ServerConfig) *Server {
 // StartReplica starts a server with the settings of primary that follows it, and waits until it has caught up.
 func StartReplica(tb TB, primary *Server) *Server {
 	tb.Helper()
+	return StartReplicaAt(tb, primary, primary.Addr)
+}
+
+// StartReplicaAt is StartReplica for one that reaches its primary at another address: that of a wire.
+func StartReplicaAt(tb TB, primary *Server, addr string) *Server {
+	tb.Helper()
 	cfg := primary.cfg
-	cfg.Args = append(append([]string(nil), cfg.Args...), "--replicaof", "127.0.0.1 "+strconv.Itoa(primary.port))
+	cfg.Args = append(append([]string(nil), cfg.Args...), "--replicaof", strings.Replace(addr, ":", " ", 1))
 	s := StartServer(tb, cfg)
 	s.awaitLink()
 	return s
@@ -154,6 +160,12 @@ func (s *Server) awaitLink() {
 		}
 		return err
 	})
+}
+
+// Promote makes a replica a primary.
+func (s *Server) Promote() {
+	s.tb.Helper()
+	await(s.tb, "promotion", func(ctx context.Context) error { return s.client.Do(ctx, "REPLICAOF", "NO", "ONE").Err() })
 }
 
 // Kill ends the server by SIGKILL, even one that is paused, and waits for its end.

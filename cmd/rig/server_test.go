@@ -44,6 +44,9 @@ func TestReplicaFollowsItsPrimary(t *testing.T) {
 	replica := rig.StartReplica(t, primary)
 	require.Equal(t, "yes", replica.Client().Get(t.Context(), "before").Val())
 	require.ErrorContains(t, replica.Client().Set(t.Context(), "k", "v", 0).Err(), "READONLY")
+	primary.Kill()
+	replica.Promote()
+	require.NoError(t, replica.Client().Set(t.Context(), "k", "v", 0).Err())
 }
 
 func TestSentinelsPromoteTheReplicaOfADeadMaster(t *testing.T) {

@@ -28,13 +28,13 @@ type rule struct {
 // Wire is a TCP proxy to one address. What it is told applies to the connections that it has and to those that come. Close ends it; so does its TB.
 type Wire struct {
 	tb     TB
-	target string
 	addr   string
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	owned  sync.WaitGroup // every goroutine
 
 	mu       sync.Mutex
+	target   string
 	rule     rule
 	changed  chan struct{} // closed at the next change
 	listener net.Listener  // nil: it refuses
@@ -81,6 +81,16 @@ func (w *Wire) Reset() { w.set(rule{reset: true}) }
 // Refuse ends all connections by RST and stops listening: new ones are refused.
 func (w *Wire) Refuse() { w.set(rule{refuse: true}) }
 
+// To has new connections go to another address, and ends those that there are by RST: the address of a service has moved.
+func (w *Wire) To(target string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.target = target
+	for l := range w.links {
+		l.end(true)
+	}
+}
+
 // Close ends all connections and waits for every goroutine.
 func (w *Wire) Close() {
 	w.cancel()
@@ -109,6 +119,13 @@ func (w *Wire) set(r rule) {
 			w.tb.Fatalf("listen again on %s: %v", w.addr, err)
 		}
 	}
+}
+
+// goesTo is the address that a new connection goes to.
+func (w *Wire) goesTo() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.target
 }
 
 // now returns the present rule, and a channel that is closed when it changes.

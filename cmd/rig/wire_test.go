@@ -251,6 +251,20 @@ func TestWireResetsAndRefuses(t *testing.T) {
 	c.hear("a")
 }
 
+func TestWireGoesToAnotherAddress(t *testing.T) {
+	one, two := startEcho(t), startEcho(t)
+	w := rig.NewWire(t, one.addr)
+	c := call(t, w.Addr())
+	c.say("a")
+	c.hear("a")
+	w.To(two.addr)
+	c.hearReset()
+	c = call(t, w.Addr())
+	c.say("b")
+	c.hear("b")
+	require.Equal(t, "ab", one.got()+two.got())
+}
+
 func TestWireToNobodyResets(t *testing.T) {
 	w := rig.NewWire(t, "127.0.0.1:1")
 	callEndsByReset(t, w.Addr())
