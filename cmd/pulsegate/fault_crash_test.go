@@ -116,7 +116,7 @@ func TestR02KilledBetweenTheBotsAnswerAndItsMark(t *testing.T) {
 // TestR03KilledBetweenTheStoreAndThe202 has events stored whose stored-reply never reaches the gateway, and kills it. The source, which got no
 // answer, posts them again.
 func TestR03KilledBetweenTheStoreAndThe202(t *testing.T) {
-	t.Parallel() // it waits for the end of a lease
+	t.Parallel()                                        // it waits for the end of a lease
 	s := startCrashScene(t, 1, sized(10, 200), accepts) // of one page: they are stored by one script
 	s.wire.Cut(rig.ToClient)
 	answered := make(chan int, 1)
