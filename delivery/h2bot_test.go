@@ -22,10 +22,11 @@ import (
 // h2Peer is one connection of a bot that speaks HTTP/2, frame by frame.
 type h2Peer struct {
 	*http2.Framer
-	conn net.Conn
-	n    int64 // of the connection
-	mute bool  // pings and settings get no answer
-	bot  *h2Bot
+	conn   net.Conn
+	n      int64 // of the connection
+	mute   bool  // pings and settings get no answer
+	window int   // of a stream, as the other side set it
+	bot    *h2Bot
 
 	floods  sync.WaitGroup
 	mu      sync.Mutex // of writing
@@ -76,6 +77,9 @@ func (p *h2Peer) serve() {
 		p.mu.Lock()
 		switch f := f.(type) {
 		case *http2.SettingsFrame:
+			if v, ok := f.Value(http2.SettingInitialWindowSize); ok {
+				p.window = int(v)
+			}
 			if !f.IsAck() && !p.mute {
 				_ = p.WriteSettingsAck()
 			}
@@ -243,7 +247,7 @@ func TestD14EndlessHTTP2BodyIsAcknowledgedAndNotRead(t *testing.T) {
 	bot := startH2Bot(t, trust, &h2Bot{
 		onRequest: func(p *h2Peer, stream uint32, _ http.Header) {
 			_ = p.answer(stream, "202", false)
-			send(p, stream, 64<<10-1)
+			send(p, stream, p.window)
 		},
 		onOther: func(p *h2Peer, f http2.Frame) {
 			switch f := f.(type) {
