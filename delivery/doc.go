@@ -55,7 +55,15 @@
 //   - On an entity with a LIVE bot a message whose owner is another bot becomes the LIVE bot's: the other could never answer.
 //   - A second try, and any event that waited, asks the store first: whether the bot is DOWN, whether the registration changed, and, for
 //     a first try, who owns the conversation. Only what was heard within 100 ms starts without asking.
-//   - A blocked address gets no second try: no connection was opened, and none would be.
+//   - A blocked address gets no second try: no connection was opened, and none would be. A name is blocked if any of its addresses is, so
+//     that what becomes of a delivery does not hang on which of them was tried first.
+//   - A second try whose first had no answer goes over a new connection: a kept one may be dead without a sign of it (HTTP/2 above all,
+//     where all tries share one), and would cost the delivery instead of the try.
+//   - A request body can be sent once. net/http repeats requests over HTTP/2 that it can rewind, even some that the bot has read, and the
+//     ledger would know of one try where the bot saw several.
+//   - A response's status decides; its body is read for half a second and 64 KiB at most, to keep the connection. An HTTP/2 stream's window
+//     is as large as that. A bot that keeps sending past its window wastes the bandwidth of its own connection until that is idle for a minute.
+//   - Registrations that bring certificates of their own have connections of their own, for up to 256 different sets of certificates.
 //   - A new registration starts at full width. One whose address, credentials or mode changed starts with one delivery at a time.
 //   - Request and event ids hold the shard and a digest of the registration or entity, so that a record is found without an index: the log
 //     is read from the time in the id on.

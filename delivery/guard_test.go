@@ -2,9 +2,12 @@ package delivery_test
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"net"
+	"net/http"
 	"net/netip"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -70,6 +73,41 @@ func FuzzAddress(f *testing.F) {
 		plain := delivery.CheckAddress(delivery.GuardConfig{}, netip.AddrPortFrom(v4, 443))
 		mapped := delivery.CheckAddress(delivery.GuardConfig{}, netip.AddrPortFrom(netip.AddrFrom16(v4.As16()), 443))
 		require.Equal(t, plain == nil, mapped == nil, v4)
+	})
+}
+
+// FuzzCallbackURL holds that no spelling of an address that is not public passes, whatever is around it.
+func FuzzCallbackURL(f *testing.F) {
+	for _, s := range spellings() {
+		f.Add(s.url("https", "8443"))
+	}
+	f.Add("https://bot.example/a?b=c")
+	f.Fuzz(func(t *testing.T, text string) {
+		if delivery.URLProblem(delivery.GuardConfig{}, text) != "" {
+			return
+		}
+		u, err := url.Parse(text)
+		require.NoError(t, err)
+		require.Equal(t, "https", u.Scheme)
+		require.Nil(t, u.User)
+		if addr, err := netip.ParseAddr(u.Hostname()); err == nil {
+			require.NoError(t, delivery.CheckAddress(delivery.GuardConfig{}, netip.AddrPortFrom(addr, 443)), text)
+		}
+		req, err := http.NewRequest(http.MethodPost, text, nil)
+		require.NoError(t, err)
+		require.NotContains(t, req.URL.RequestURI(), " ", "the request line stays whole")
+	})
+}
+
+// FuzzCertificates holds that what passes as certificates can be trusted.
+func FuzzCertificates(f *testing.F) {
+	f.Add("")
+	f.Add("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+	f.Add(newAuthority(f).pem)
+	f.Fuzz(func(t *testing.T, text string) {
+		if text != "" && delivery.CertificateProblem(text) == "" {
+			require.True(t, x509.NewCertPool().AppendCertsFromPEM([]byte(text)))
+		}
 	})
 }
 

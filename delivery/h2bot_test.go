@@ -2,11 +2,12 @@ package delivery_test
 
 import (
 	"bytes"
-	"crypto/tls"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -288,21 +289,17 @@ func TestD14DeadHTTP2ConnectionCostsOneTry(t *testing.T) {
 }
 
 func TestD14HTTP2IsSpokenToBotsThatCan(t *testing.T) {
-	trust := newAuthority(t)
-	r := outward(t, func(c *delivery.Config) { c.CallbackCA = trust.pem })
-	cfg := trust.serverConfig(t)
-	cfg.NextProtos = []string{"h2", "http/1.1"}
 	protos := make(chan string, 1)
-	ln, err := tls.Listen("tcp", "127.0.0.1:0", cfg)
-	require.NoError(t, err)
-	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	bot := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		protos <- r.Proto
 		w.WriteHeader(http.StatusAccepted)
-	})}
-	served := make(chan struct{})
-	require.NoError(t, http2.ConfigureServer(srv, nil))
-	go func() { defer close(served); _ = srv.Serve(ln) }()
-	t.Cleanup(func() { _ = srv.Close(); <-served })
-	require.Equal(t, delivery.Delivered, r.deliver(t, "e", "https://"+ln.Addr().String()+"/").Fate)
+	}))
+	bot.EnableHTTP2 = true
+	bot.StartTLS()
+	t.Cleanup(bot.Close)
+	trust := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: bot.Certificate().Raw}))
+	r := outward(t, func(c *delivery.Config) { c.CallbackCA = trust })
+	require.Equal(t, delivery.Delivered, r.deliver(t, "e", bot.URL+"/").Fate)
 	require.Equal(t, "HTTP/2.0", <-protos)
+	t.Attr("measured", "a bot that can is spoken to over HTTP/2")
 }

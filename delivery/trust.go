@@ -29,7 +29,7 @@ func CertificateProblem(text string) string {
 		if block.Type != "CERTIFICATE" {
 			return "may hold certificates only, and no " + strings.ToLower(clip(harmless(block.Type), 40))
 		}
-		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
+		if _, err := x509.ParseCertificate(block.Bytes); err != nil || len(block.Headers) > 0 {
 			return fmt.Sprintf("holds a certificate, number %d, that cannot be read", count+1)
 		}
 		rest, count = more, count+1
