@@ -117,7 +117,7 @@ func (l *lane) unread(q queuedEvent) *task {
 		t := l.staged[i]
 		l.staged = slices.Delete(l.staged, i, i+1)
 		l.under--
-		l.lines.done(t.author)
+		l.lines.passed(t.author)
 		return t
 	}
 	if t := l.lines.remove(q.author, q.sid); t != nil {

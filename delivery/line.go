@@ -78,6 +78,20 @@ func (q *lines) done(author string) {
 	}
 }
 
+// passed frees the author of an event that was not tried: what comes after it takes its turn.
+func (q *lines) passed(author string) {
+	ln := q.m[author]
+	if ln == nil {
+		return
+	}
+	ln.busy = false
+	if len(ln.tasks) > 0 {
+		q.ready = slices.Insert(q.ready, 0, author)
+	} else {
+		delete(q.m, author)
+	}
+}
+
 // takeIf removes up to n waiting events for which gone says so, whoever is busy.
 func (q *lines) takeIf(n int, gone func(*task) bool) []*task {
 	var out []*task
