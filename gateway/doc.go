@@ -57,7 +57,7 @@
 //	403  scope, another bot, mode, ownership                  500  our own fault: constant words, one line in the log
 //	404  it does not exist, or is another company's           501  no platform is set
 //	405  another method                                       502  the platform did not answer
-//	408  the body did not arrive in time                      503  the store is away or full: Retry-After
+//	408  the body did not arrive in time                      503  the store is away or full, or too many bytes come in: Retry-After
 //	409  it exists; another is LIVE; ten there are; control has changed; a delivery is under way, or its bot in MAINTENANCE
 //	410  a delivery whose payload, or whose registration, is there no more
 //

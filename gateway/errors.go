@@ -21,6 +21,7 @@ var (
 	errTooLarge     = errors.New("the body is larger than 8 MiB")
 	errTooMany      = errors.New("at most 1,000 events in one request")
 	errSlow         = errors.New("the body did not arrive in time")
+	errBusy         = errors.New("too much is being taken in at once, try again")
 	errNoPlatform   = errors.New("no platform is set for this gateway: it cannot pass this call on (--platform-url)")
 	errNoReceipt    = errors.New("no receipt was given for the event") // a fault of our own
 	errPlatform     = errors.New("the platform did not answer, try again")
@@ -70,6 +71,7 @@ var faults = []fault{
 	{err: errSlow, status: http.StatusRequestTimeout},
 	{err: errTooLarge, status: http.StatusRequestEntityTooLarge},
 	{err: errTooMany, status: http.StatusRequestEntityTooLarge},
+	{err: errBusy, status: http.StatusServiceUnavailable},
 	{err: errNoPlatform, status: http.StatusNotImplemented},
 	{err: errPlatform, status: http.StatusBadGateway},
 	{err: delivery.ErrNotFound, in: reading, status: http.StatusNotFound, envelope: oneMessage, words: "No bot registration found"},

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -23,14 +24,15 @@ const (
 
 // Config is what a Gateway is made of. Carrier and Tokens must be set; the zero value of everything else is good.
 type Config struct {
-	Carrier  Carrier
-	Tokens   *Tokens
-	Platform Platform                            // nil: calls to be passed on are answered with 501
-	Metrics  Gatherer                            // nil: the ops listener has no /metrics
-	Tier     func() string                       // the durability tier that /readyz names; nil: "unknown"
-	Concerns func() (missing, warnings []string) // what /readyz says beside the store's condition: why it is not ready, and what is amiss; nil: nothing
-	Log      *slog.Logger                        // nil: nothing is logged
-	Timeout  time.Duration                       // of the work behind a request that lists much or waits for the platform, its body read; 0 means 10 seconds
+	Carrier   Carrier
+	Tokens    *Tokens
+	Platform  Platform                            // nil: calls to be passed on are answered with 501
+	Metrics   Gatherer                            // nil: the ops listener has no /metrics
+	Tier      func() string                       // the durability tier that /readyz names; nil: "unknown"
+	Concerns  func() (missing, warnings []string) // what /readyz says beside the store's condition: why it is not ready, and what is amiss; nil: nothing
+	Log       *slog.Logger                        // nil: nothing is logged
+	BodyBytes int64                               // of request bodies in memory at once; 0 means 64 MiB
+	Timeout   time.Duration                       // of the work behind a request that lists much or waits for the platform, its body read; 0 means 10 seconds
 }
 
 // storeTime is how long any other request may take, its body read: nobody waits longer for a store that does not answer.
@@ -49,6 +51,7 @@ type Gateway struct {
 	Config
 	metrics  *metrics
 	parser   delivery.Parser
+	bodies   bodies
 	public   http.Handler
 	draining atomic.Bool
 }
@@ -74,6 +77,7 @@ func New(cfg Config) (*Gateway, error) {
 		cfg.Timeout = 10 * time.Second
 	}
 	g := &Gateway{Config: cfg, metrics: newMetrics()}
+	g.bodies.limit = cmp.Or(max(cfg.BodyBytes, 0), bodyBytes)
 	g.public = g.router()
 	return g, nil
 }

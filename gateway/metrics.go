@@ -15,12 +15,14 @@ type metrics struct {
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 	meters   map[string]*meter // by route
+	bodies   *prometheus.Desc
 }
 
 // newMetrics returns metrics that belong to no registry yet.
 func newMetrics() *metrics {
 	m := &metrics{
 		meters: make(map[string]*meter),
+		bodies: prometheus.NewDesc("pulsegate_gateway_body_bytes", "Bytes of request bodies in memory now.", nil, nil),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "pulsegate_gateway_requests_total",
 			Help: "Answers given, by route and HTTP status.",
@@ -65,12 +67,14 @@ func codeLabel(status int) string {
 func (g *Gateway) Describe(ch chan<- *prometheus.Desc) {
 	g.metrics.requests.Describe(ch)
 	g.metrics.seconds.Describe(ch)
+	ch <- g.metrics.bodies
 }
 
 // Collect implements prometheus.Collector.
 func (g *Gateway) Collect(ch chan<- prometheus.Metric) {
 	g.metrics.requests.Collect(ch)
 	g.metrics.seconds.Collect(ch)
+	ch <- prometheus.MustNewConstMetric(g.metrics.bodies, prometheus.GaugeValue, float64(g.bodies.held.Load()))
 }
 
 // Gatherer is where /metrics gathers from.

@@ -84,7 +84,9 @@ func (g *Gateway) ask(w http.ResponseWriter, req *http.Request, r Route, c *call
 		return answer{}, say(errBad, "The query is not well formed")
 	}
 	if req.Method == http.MethodPost || req.Method == http.MethodPut {
-		if c.body, err = readBody(w, req); err != nil {
+		in := &body{ReadCloser: req.Body, of: &g.bodies}
+		defer func() { g.bodies.give(in.held) }() // what a lane still holds of it is bounded there
+		if c.body, err = readBody(w, req, in); err != nil {
 			return answer{}, err
 		}
 	}
@@ -114,19 +116,24 @@ func (g *Gateway) admit(req *http.Request, r Route, c *call) error {
 }
 
 // readBody reads the whole body, at most bodyLimit bytes.
-func readBody(w http.ResponseWriter, req *http.Request) ([]byte, error) {
-	if req.ContentLength > bodyLimit {
+func readBody(w http.ResponseWriter, req *http.Request, in *body) ([]byte, error) {
+	switch {
+	case req.ContentLength > bodyLimit:
 		return nil, errTooLarge
+	case !in.of.fits(req.ContentLength):
+		return nil, errBusy
 	}
 	var b bytes.Buffer
 	b.Grow(int(min(max(req.ContentLength, 0), 64<<10)) + bytes.MinRead) // no more: the length is only a promise
-	_, err := b.ReadFrom(http.MaxBytesReader(w, req.Body, bodyLimit))
+	_, err := b.ReadFrom(http.MaxBytesReader(w, in, bodyLimit))
 	var large *http.MaxBytesError
 	switch {
 	case err == nil:
 		return b.Bytes(), nil
 	case errors.As(err, &large):
 		return nil, errTooLarge
+	case errors.Is(err, errBusy):
+		return nil, errBusy
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return nil, errSlow
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):

@@ -174,10 +174,11 @@ func (i *instance) newGateway() (*gateway.Gateway, error) {
 	}
 	registry := prometheus.NewRegistry()
 	cfg := gateway.Config{
-		Carrier: i.carrier,
-		Tokens:  tokens,
-		Metrics: registry,
-		Tier:    i.tiers.tier, Concerns: i.tiers.concerns,
+		Carrier:   i.carrier,
+		Tokens:    tokens,
+		BodyBytes: i.IngestBytes,
+		Metrics:   registry,
+		Tier:      i.tiers.tier, Concerns: i.tiers.concerns,
 		Log: i.log,
 	}
 	if i.platform != nil {

@@ -34,6 +34,7 @@ type serveCommand struct {
 	DeliveryTimeout   time.Duration `help:"Time for one try, from the connection to the answer." default:"5s"`
 	QueueEvents       int64         `help:"Events that may wait for one registration." default:"100000"`
 	QueueBytes        int64         `help:"Bytes of events that may wait for one registration." default:"268435456"`
+	IngestBytes       int64         `help:"Bytes of request bodies in memory at once; what comes on top is answered 503 with Retry-After." default:"67108864"`
 	HoldTime          time.Duration `help:"How long an event is held for a bot that is DOWN, where its registration holds events and sets no timeToLiveMs." default:"24h"`
 	AllowCallback     []string      `help:"Private addresses that callbacks may reach, as a CIDR or the word loopback; repeatable." placeholder:"CIDR"`
 	CallbackCA        string        `help:"File of PEM certificates that callbacks are trusted by, beside this machine's." name:"callback-ca" placeholder:"FILE"`
@@ -99,6 +100,8 @@ func (c serveCommand) checkRules() error {
 		return wrongSetting("--delivery-timeout %v: must be from 500ms to 30s", c.DeliveryTimeout)
 	case c.QueueEvents < 1 || c.QueueBytes < 256<<10:
 		return wrongSetting("--queue-events must be at least 1, --queue-bytes at least 262144, which is one event")
+	case c.IngestBytes < 8<<20:
+		return wrongSetting("--ingest-bytes %d: must be at least 8388608, which is one body", c.IngestBytes)
 	case c.HoldTime < time.Second || c.HoldTime > 31*24*time.Hour:
 		return wrongSetting("--hold-time %v: must be from 1s to 744h", c.HoldTime)
 	case c.MetricsRegistrations < 0 || c.MetricsRegistrations > 2000:
