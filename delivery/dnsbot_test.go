@@ -196,6 +196,7 @@ func neighbours(t testing.TB) (public, canary *wildBot, port string) {
 var public = netip.MustParsePrefix("127.0.0.1/32")
 
 func TestD10HostileNamesReachNothingInternal(t *testing.T) {
+	t.Parallel()
 	bot, canary, port := neighbours(t)
 	var crowd, crowdWithCanary []string
 	for i := range 1000 {

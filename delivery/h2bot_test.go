@@ -145,6 +145,7 @@ func (b *h2Bot) requestsSeen() []http.Header {
 }
 
 func TestD08NoRequestIsRepeatedInSecretOverHTTP2(t *testing.T) {
+	t.Parallel()
 	trust := newAuthority(t)
 	events := size(200, 12)
 	r := outward(t, func(c *delivery.Config) { c.CallbackCA = trust.pem })
@@ -270,6 +271,7 @@ func TestD14EndlessHTTP2BodyIsAcknowledgedAndNotRead(t *testing.T) {
 }
 
 func TestD14DeadHTTP2ConnectionCostsOneTry(t *testing.T) {
+	t.Parallel()
 	trust := newAuthority(t)
 	r := outward(t, func(c *delivery.Config) { c.CallbackCA = trust.pem })
 	bot := startH2Bot(t, trust, &h2Bot{onRequest: func(p *h2Peer, stream uint32, _ http.Header) {

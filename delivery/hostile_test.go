@@ -427,6 +427,7 @@ func TestD07AnswerAfterEarlyHintsCounts(t *testing.T) {
 }
 
 func TestD07RetryAfterIsKeptUpToTwoSeconds(t *testing.T) {
+	t.Parallel()
 	usual := 200 * time.Millisecond
 	cases := map[string]struct {
 		value string
@@ -502,6 +503,7 @@ func requireEveryTryOnce(t testing.TB, recs []delivery.Record, seen []http.Heade
 }
 
 func TestD08NoRequestIsRepeatedInSecret(t *testing.T) {
+	t.Parallel()
 	trust := newAuthority(t)
 	events := size(500, 20)
 	r := outward(t, func(c *delivery.Config) { c.CallbackCA = trust.pem })

@@ -140,6 +140,7 @@ func failing(b *wildBot, c net.Conn, n int64) {
 }
 
 func TestH10ChangeWhileDownCountsForTheNextTry(t *testing.T) {
+	t.Parallel()
 	r := startRotating(t, failing)
 	r.down(t)
 	require.NoError(t, r.b.Put(t.Context(), r.after))
@@ -156,6 +157,7 @@ func TestH10ChangeWhileDownCountsForTheNextTry(t *testing.T) {
 }
 
 func TestH10RotatedCredentialsCountWhileDown(t *testing.T) {
+	t.Parallel()
 	var good atomic.Bool
 	r := startRotating(t, answering(func(q *http.Request) string {
 		if _, secret, _ := q.BasicAuth(); secret != "rotated" {
@@ -179,6 +181,7 @@ func TestH10RotatedCredentialsCountWhileDown(t *testing.T) {
 }
 
 func TestH10ChangeInFlightCountsForTheSecondTry(t *testing.T) {
+	t.Parallel()
 	under, release := make(chan struct{}, 1), make(chan struct{})
 	r := startRotating(t, func(b *wildBot, c net.Conn, _ int64) {
 		if b.read(bufio.NewReader(c)) == nil {
@@ -203,6 +206,7 @@ func TestH10ChangeInFlightCountsForTheSecondTry(t *testing.T) {
 }
 
 func TestH10DeletedBotGetsNothingMoreAndLeavesNothing(t *testing.T) {
+	t.Parallel()
 	var late int64
 	fates := map[string]delivery.Fate{}
 	for name, down := range map[string]bool{"while DOWN": true, "in flight": false} {
