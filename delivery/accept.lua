@@ -1,6 +1,6 @@
 -- Takes events in: dedupes, notes who owns the conversation, queues or suppresses, and claims what is idle for this replica.
 -- KEYS and ARGV as read below: limits, shards, then groups, each for one entity.
--- Returns now, then for each group: its events, and the state of every registration that this call claimed.
+-- Returns now, then for each group 'stale', or the lines of its events, and the state of every registration that this call claimed.
 -- Commit point: the reply. A crash before it loses an event that nobody was told is stored; the source sends it again and its id
 -- makes it one. A crash after it leaves queued events with a lease that ends: whoever looks next claims them.
 local ki, ai = 0, 0
@@ -13,51 +13,68 @@ local span, token, lease = tonumber(A()), A(), tonumber(A())
 local replica = string.match(token, '^[^:]+')
 local dupTTL, ctlTTL, ongoing = A(), A(), tonumber(A())
 local maxEvents, maxBytes = tonumber(A()), tonumber(A())
-local records = {keepOK = A(), keepErr = A(), ttl = A(), today = today}
+local records = {keepOK = tonumber(A()), keepErr = A(), ttl = A(), today = today}
 local hold = tonumber(A())
 
 local function note(r, t, ok, e, fate, class, handed)
-  local f = {'i', e.uuid, 'f', fate, 'c', class, 'a', num(now), 'h', handed, 'u', t.url}
+  if ok then
+    local line = {num(now), #e.body, e.part, fate, class, '', '', '', num(now), handed, '', e.origin or '', t.url, ''}
+    return log_ok(r, t.ok, {table.concat(line, '\n')}, records)
+  end
+  local f = {'i', e.part, 'f', fate, 'c', class, 'a', num(now), 'h', handed, 'u', t.url}
   if e.origin then f[#f + 1] = 'w'; f[#f + 1] = e.origin end
-  log(r, ok, ok and t.ok or t.err, f, e.body, records)
+  log(r, t.err, f, e.body, records)
 end
 
--- The entities with new authors: there, who is no longer ongoing makes room. At the end only: a removal first would let a full Redis accept.
-local newcomers = {}
+local minute = num(math.floor(now / 60000))
+
+-- Whether the author's message makes the conversation ongoing: noted to the minute, because a note costs as much as the rest.
+local function note_ongoing(g, e, seen)
+  if seen == minute then return false end
+  redis.call('ZADD', g.own, num(now), e.author)
+  -- Who is no longer ongoing makes room now and then. Never first: a removal first would let a full Redis accept.
+  if string.byte(e.part, -1) % 8 == 0 then redis.call('ZREMRANGEBYSCORE', g.own, '-inf', '(' .. num(now - ongoing)) end
+  return true
+end
 
 -- Who owns the author's conversation after this event; writes it. Returns owner type and app.
 local function own_event(g, e)
-  local o = redis.call('HMGET', e.ctl, 'ot', 'oa', 'nm', 'ts', 'day')
-  local ot, oa, set = o[1] or '', o[2] or '', {}
+  local o = redis.call('HMGET', e.ctl, 'ot', 'oa', 'nm', 'ts', 'day', 'lm')
+  local ot, oa, kind = o[1] or '', o[2] or '', e.kind
+  if kind == 'm' and ot == 'BOT' and oa == g.live and o[5] == today and o[6] == minute and e.admitted and (e.name == '' or e.name == o[3]) then
+    return ot, oa -- nothing is new: the usual case
+  end
+  local set = {}
   local known = o[4]
-  if e.kind == 'm' and (ot == '' or ot == 'BOT' and oa ~= g.live) and g.live ~= '' and e.admitted then
+  if kind == 'm' and (ot == '' or ot == 'BOT' and oa ~= g.live) and g.live ~= '' and e.admitted then
     -- nobody's yet, or that of a bot which is not LIVE here any more and could never answer
-    ot, oa, set = 'BOT', g.live, {'ot', 'BOT', 'oa', g.live, 'ts', num(now)}
-  elseif e.kind == 'd' then -- closed: the bot's again, and no longer ongoing
+    ot, oa = 'BOT', g.live
+    set = {'ot', 'BOT', 'oa', g.live, 'ts', num(now)}
+  elseif kind == 'd' then -- closed: the bot's again, and no longer ongoing
     ot, oa = (g.live ~= '' and 'BOT' or ''), g.live
-    set = {'ot', ot, 'oa', oa, 'ts', num(now), 'tg', ''}
-  elseif e.kind == 'c' then
+    set = {'ot', ot, 'oa', oa, 'ts', num(now), 'tg', '', 'lm', ''}
+  elseif kind == 'c' then
     ot, oa = e.ownerType, e.ownerApp
     set = {'ot', ot, 'oa', oa, 'ts', num(now)}
     if ot == 'BOT' then set[7], set[8] = 'tg', '' end
   end
+  local talks = kind == 'm' and e.admitted
   if e.name ~= '' and e.name ~= o[3] then set[#set + 1] = 'nm'; set[#set + 1] = e.name end
-  local kept, stale = known or e.kind == 'm' and e.admitted or e.kind == 'd' or e.kind == 'c', o[5] ~= today
+  local kept, stale = known or talks or kind == 'd' or kind == 'c', o[5] ~= today
   if stale and (known or #set > 0) then set[#set + 1] = 'day'; set[#set + 1] = today end
+  if talks and note_ongoing(g, e, o[6]) and (known or #set > 0) then set[#set + 1] = 'lm'; set[#set + 1] = minute end
   if kept and #set > 0 then
-    if not known then newcomers[g.own] = true end
     redis.call('HSET', e.ctl, unpack(set))
     if stale then redis.call('PEXPIRE', e.ctl, ctlTTL) end -- forgotten so long after the last event, give or take a day
   end
-  if e.kind == 'm' and e.admitted then redis.call('ZADD', g.own, num(now), e.author) end
-  if e.kind == 'd' then redis.call('ZREM', g.own, e.author) end
+  if kind == 'd' then redis.call('ZREM', g.own, e.author) end
   return ot, oa
 end
 
 -- owner: the app that must own the conversation; app, rid: whose delivery it was.
 local function handoff_of(g, e, owner, app, rid)
-  return {id = g.s.hex .. '-h-' .. e.uuid, ctl = e.ctl, ttl = ctlTTL, author = e.author, name = e.name, messageId = e.messageId,
-    scope = e.scope, owner = owner, app = app, kind = g.childKind, child = g.child, rid = rid, g = g}
+  return {id = g.s.hex .. '-h-' .. e.part, ctl = e.ctl, ttl = ctlTTL, author = e.author, name = e.name, body = e.body, owner = owner, app = app,
+    kind = g.childKind, child = g.child, rid = rid, g = g}
 end
 
 -- When an event that is accepted now has expired, in ms.
@@ -67,40 +84,60 @@ local function expiry(r, e)
 end
 
 -- Makes a registration due at a moment, if it is not due before.
-local function attend(r, due, member, at)
+local function attend(due, member, at)
   local before = redis.call('ZSCORE', due, member)
   if not before or moment(before) > at then redis.call('ZADD', due, num(at), member) end
 end
 
--- Puts an event into the queue, and when it expires by itself, into x. Returns its stream id.
-local function enqueue(r, t, e)
-  local id
+-- Notes an event of the queue that expires by itself.
+local function note_expiry(r, t, e, id)
+  redis.call('ZADD', t.x, num(e.expires), id)
+  local first = number(r, 'xp')
+  if first == 0 or e.expires < first then put(r, 'xp', num(e.expires)) end
+end
+
+-- Puts the event into the queue of t, and claims the registration for this replica if nobody holds it. Returns the stream id and the one before it.
+local function enqueue(g, e, t, r, paused)
+  local prev, id = get(r, 'ql'), nil
+  if prev == '' then prev = '0-0' end
   if e.origin then
-    id = redis.call('XADD', t.q, '*', 'i', e.uuid, 'a', e.author, 'k', e.kind, 'b', e.body, 'w', e.origin)
+    id = redis.call('XADD', t.q, '*', 'i', e.kind .. e.part, 'a', e.author, 'b', e.body, 'w', e.origin)
   else
-    id = redis.call('XADD', t.q, '*', 'i', e.uuid, 'a', e.author, 'k', e.kind, 'b', e.body)
+    id = redis.call('XADD', t.q, '*', 'i', e.kind .. e.part, 'a', e.author, 'b', e.body)
   end
   put(r, 'ql', id)
   add(r, 'qn', 1); add(r, 'qb', #e.body)
-  if e.expires then
-    redis.call('ZADD', t.x, num(e.expires), id)
-    local first = number(r, 'xp')
-    if first == 0 or e.expires < first then put(r, 'xp', num(e.expires)) end
+  if e.expires then note_expiry(r, t, e, id) end
+  if r.claimed then return id, prev end
+  local holder = get(r, 'lo')
+  if paused then -- held: looked at when the pause ends, or when its time is up
+    if holder == '' then attend(g.s.due, t.member, math.min(number(r, 'pu'), expiry(r, e))) end
+  elseif holder == '' or number(r, 'le') < now then
+    r.claimed = true
+    put(r, 'lo', token)
+    put(r, 'le', num(now + lease))
+    redis.call('ZADD', g.s.due, num(now + lease), t.member)
+  elseif not r.woken and string.match(holder, '^[^:]+') ~= replica then
+    r.woken = true
+    redis.call('PUBLISH', 'pg:wake:' .. string.match(holder, '^[^:]+'), t.member)
   end
-  return id
+  return id, prev
 end
 
--- One delivery of an event. Returns its fate, stream id, the id before it, and the kind of the handoff, if it made one.
+-- One delivery of an event. Returns its fate, and its line of the reply: fate, stream id, the id before it, and the kind of the handoff, if it made one.
 local function deliver(g, e, t)
   local r = reg_open(t.st, t.win, t.member, now, span, g.s)
   add(r, 'c:accepted', 1)
-  local function done(fate, handed) add(r, 'c:' .. fate, 1); return {fate, '', '', handed and g.childKind or ''} end
+  local function done(fate, handed)
+    add(r, 'c:' .. fate, 1)
+    return fate, fate .. '\n\n\n' .. (handed and g.childKind or '')
+  end
   if e.wish[t.n] == 'f' then
     note(r, t, true, e, 'filtered', '', '')
     return done('filtered')
   end
   if t.role == 'X' then
-    local h = e.kind == 'm' and hand_off(handoff_of(g, e, '', t.app, t.rid .. e.uuid), now, 'maintenance')
+    local h = e.kind == 'm' and hand_off(handoff_of(g, e, '', t.app, t.rid .. e.part), now, 'maintenance')
     note(r, t, false, e, 'maintenance', '', h and g.childKind or '')
     return done('maintenance', h)
   end
@@ -108,57 +145,41 @@ local function deliver(g, e, t)
   local paused = get(r, 's') == 'DOWN' and now < number(r, 'pu')
   if e.expires and e.expires <= now then
     fate = 'expired'
-  elseif paused and t.hold ~= '1' then
+  elseif paused and not t.hold then
     fate, class = 'suppressed', 'suppressed'
   elseif number(r, 'qn') >= maxEvents or number(r, 'qb') + #e.body > maxBytes then
     fate = 'overflow'
   end
-  if fate ~= 'queued' then
-    if fate == 'suppressed' then reg_count(r, 8); add(r, 'ud', 1) end
-    local h = e.kind == 'm' and t.role == 'L' and hand_off(handoff_of(g, e, t.app, t.app, t.rid .. e.uuid), now, fate)
-    if h then add(r, 'ho', 1) end
-    note(r, t, false, e, fate, class, h and g.childKind or '')
-    return done(fate, h)
+  if fate == 'queued' then
+    local id, prev = enqueue(g, e, t, r, paused)
+    return fate, 'queued\n' .. id .. '\n' .. prev .. '\n'
   end
-  local prev = get(r, 'ql')
-  if prev == '' then prev = '0-0' end
-  local id = enqueue(r, t, e)
-  local holder = get(r, 'lo')
-  if paused then -- held: looked at when the pause ends, or when its time is up
-    if holder == '' then attend(r, g.s.due, t.member, math.min(number(r, 'pu'), expiry(r, e))) end
-  elseif holder == '' or number(r, 'le') < now then
-    r.claimed = true
-    put(r, 'lo', token)
-    put(r, 'le', num(now + lease))
-    redis.call('ZADD', g.s.due, num(now + lease), t.member)
-  elseif string.match(holder, '^[^:]+') ~= replica and not r.woken then
-    r.woken = true
-    redis.call('PUBLISH', 'pg:wake:' .. string.match(holder, '^[^:]+'), t.member)
-  end
-  return {'queued', id, prev, ''}
+  if fate == 'suppressed' then reg_count(r, 8, 1); add(r, 'ud', 1) end
+  local h = e.kind == 'm' and t.role == 'L' and hand_off(handoff_of(g, e, t.app, t.app, t.rid .. e.part), now, fate)
+  if h then add(r, 'ho', 1) end
+  note(r, t, false, e, fate, class, h and g.childKind or '')
+  return done(fate, h)
 end
 
 -- A delivery made once more says nothing of the conversation. Notes it with the event's first delivery; returns who owns the conversation.
 local function again(e)
-  redis.call('RPUSH', e.list, e.uuid .. ' ' .. e.app)
+  redis.call('RPUSH', e.list, e.part .. ' ' .. e.app)
   redis.call('LTRIM', e.list, -100, -1)
   redis.call('PEXPIRE', e.list, records.ttl)
   local o = e.ctl and redis.call('HMGET', e.ctl, 'ot', 'oa') or {}
   return o[1] or '', o[2] or ''
 end
 
-local function take(g, e)
-  if e.dup then
-    local seen = redis.call('GET', e.dup)
-    if seen then
-      local uuid, hash, fate = string.match(seen, '^(%S+) (%S+) (%S+)$')
-      if hash ~= e.hash then return {'reused'} end
-      return {'seen', uuid, fate}
-    end
+-- Takes one event and appends its lines to reply: what became of it, and when it was stored now, one line for each target.
+local function take(g, e, reply)
+  if e.dup and not redis.call('SET', e.dup, e.part .. ' ' .. e.hash .. ' queued', 'PX', dupTTL, 'NX') then
+    local part, hash, fate = string.match(redis.call('GET', e.dup), '^(%S+) (%S+) (%S+)$')
+    reply[#reply + 1] = hash == e.hash and 'seen\n' .. part .. '\n' .. fate .. '\n' or 'reused'
+    return
   end
   e.admitted = false -- by the LIVE registration, or by any where none is LIVE
   for _, t in ipairs(g.targets) do
-    if e.wish[t.n] == 'q' and (t.role == 'L' or g.live == '') and not e.origin then e.admitted = true end
+    if (e.wish[t.n] or 'q') == 'q' and (t.role == 'L' or g.live == '') and not e.origin then e.admitted = true end
   end
   local ot, oa = '', ''
   if e.origin then
@@ -166,73 +187,90 @@ local function take(g, e)
   elseif e.ctl then
     ot, oa = own_event(g, e)
   end
-  local fates, fate = {}, ''
+  local at, fate = #reply + 1, ''
   for i, t in ipairs(g.targets) do
-    if e.wish[t.n] == 'n' then
-      fates[i] = {'', '', '', ''}
-    else
-      fates[i] = deliver(g, e, t)
-      if t.role == 'L' or t.role == 'X' or fate == '' then fate = fates[i][1] end
+    reply[at + i] = '' -- not for this one
+    if e.wish[i] ~= 'n' then
+      local its, line = deliver(g, e, t)
+      reply[at + i] = line
+      if t.role == 'L' or t.role == 'X' or fate == '' then fate = its end
     end
   end
   -- Only monitoring bots here: nobody answers the customer.
   if g.live == '' and g.childKind == 'automatic' and e.kind == 'm' and e.admitted then
-    local h = hand_off(handoff_of(g, e, '', g.targets[1].app, g.targets[1].rid .. e.uuid), now, 'no live bot')
-    if h then fates[1][4] = g.childKind end
+    local h = hand_off(handoff_of(g, e, '', g.targets[1].app, g.targets[1].rid .. e.part), now, 'no live bot')
+    if h then reply[at + 1] = reply[at + 1] .. g.childKind end
   end
-  if e.dup then redis.call('SET', e.dup, e.uuid .. ' ' .. e.hash .. ' ' .. fate, 'PX', dupTTL) end
-  return {'ok', e.uuid, fate, ot, oa, fates}
+  if e.dup and fate ~= 'queued' then redis.call('SET', e.dup, e.part .. ' ' .. e.hash .. ' ' .. fate, 'PX', dupTTL) end
+  reply[at] = 'ok\n' .. fate .. '\n' .. ot .. '\n' .. oa
 end
 
 local shards = read_shards(K, A)
 
+-- Reads what most events have nothing of, in lines: a letter for each target (q queued, f filtered, n not at all), when the event has expired
+-- (ms), the event that it is a delivery of once more and the app that it is for, and the owner that a control event names.
+-- Returns the number of the last key.
+local function read_rare(g, e, rare, k)
+  local wishes, expires, origin, app, ownerType, ownerApp = string.match(rare, '^(%a*)\n(%d*)\n(%w*)\n([^\n]*)\n(%a*)\n(.*)$')
+  e.ownerType, e.ownerApp, e.wish = ownerType, ownerApp, {}
+  for c = 1, #wishes do e.wish[c] = string.sub(wishes, c, c) end
+  if expires ~= '' then
+    e.expires = tonumber(expires)
+    for i, t in ipairs(g.targets) do t.x = KEYS[k + i] end
+    k = k + #g.targets
+  end
+  if origin ~= '' then
+    e.origin, e.app, e.list = origin, app, KEYS[k + 1]
+    k = k + 1
+  end
+  return k
+end
+
+local NONE = {}
+
 local function read_group()
-  local g = {s = shards[tonumber(A())], reg = K(), version = A(), own = K(), told = K(), company = A(), network = A(), external = A(),
-    live = A(), childKind = A(), child = A(), targets = {}, events = {}}
+  local g = {s = shards[tonumber(A())], reg = K(), own = K(), told = K(), version = A(), where = A(), live = A(), childKind = A(), child = A(), targets = {}, events = {}}
   for i = 1, tonumber(A()) do
-    g.targets[i] = {n = i, st = K(), win = K(), q = K(), ok = K(), err = K(), member = A(), app = A(), rid = A(),
-      role = A(), hold = A(), url = A()}
+    g.targets[i] = {n = i, st = K(), win = K(), q = K(), ok = K(), err = K(), member = A(), app = A(), rid = A(), role = A(), hold = A() == '1', url = A()}
   end
-  for i = 1, tonumber(A()) do
-    local e = {uuid = A(), kind = A(), author = A(), name = A(), messageId = A(), scope = A(), body = A(), wish = {}}
-    local wishes = A()
-    for c = 1, #wishes do e.wish[c] = string.sub(wishes, c, c) end
-    local has = tonumber(A()) -- 1: an author, 2: a moment from which on it has expired, 4: an origin, of which it is a delivery made once more
-    if has % 2 == 1 then e.ctl = K() end
-    if has % 4 >= 2 then
-      e.expires = tonumber(A())
-      for _, t in ipairs(g.targets) do t.x = K() end
-    end
-    if has >= 4 then e.origin, e.app, e.list = A(), A(), K() end
-    e.hash = A()
-    if e.hash ~= '' then e.dup = K() end
-    e.ownerType, e.ownerApp = A(), A()
+  local n, k = tonumber(A()), ki
+  for i = 1, n do
+    local e = {kind = ARGV[ai + 1], part = ARGV[ai + 2], author = ARGV[ai + 3], name = ARGV[ai + 4], body = ARGV[ai + 5], hash = ARGV[ai + 6], wish = NONE}
+    if e.author ~= '' then k = k + 1; e.ctl = KEYS[k] end
+    if ARGV[ai + 7] ~= '' then k = read_rare(g, e, ARGV[ai + 7], k) end
+    if e.hash ~= '' then k = k + 1; e.dup = KEYS[k] end
     g.events[i] = e
+    ai = ai + 7
   end
+  ki = k
   return g
+end
+
+-- What a lane must know to begin, for each registration that this call claimed; '' for the others.
+local function claims_of(g)
+  local states = {}
+  for n, t in ipairs(g.targets) do
+    local r = R[t.st]
+    states[n] = ''
+    if r and r.claimed then
+      r.claimed = false -- one lane for one lease
+      states[n] = {reg_standing(r), table.concat(window_counts(reg_window(r)), ' '), get(r, 'cut'), get(r, 'cf'), get(r, 'qn')}
+    end
+  end
+  return states
 end
 
 local reply = {num(now)}
 for i = 1, tonumber(A()) do
   local g = read_group()
   if (redis.call('HGET', g.reg, 'ver') or '0') ~= g.version then
-    reply[#reply + 1] = {'stale'} -- the registrations have changed: nothing was written, load them and repeat
+    reply[#reply + 1] = 'stale' -- the registrations have changed: nothing was written, load them and repeat
   else
-    local events, states = {}, {}
-    for n, e in ipairs(g.events) do events[n] = take(g, e) end
-    for n, t in ipairs(g.targets) do
-      local r = R[t.st]
-      if r and r.claimed then
-        r.claimed = false -- one lane for one lease
-        states[n] = {reg_standing(r), table.concat(window_counts(reg_window(r)), '\n'), get(r, 'cut'), get(r, 'cf'), get(r, 'qn')}
-      else
-        states[n] = {}
-      end
-    end
-    reply[#reply + 1] = {'ok', events, states}
+    local lines = {}
+    for _, e in ipairs(g.events) do take(g, e, lines) end
+    reply[#reply + 1] = {lines, claims_of(g)}
   end
 end
 for _, r in pairs(R) do reg_close(r, now) end
 ledger_close(shards)
-for own in pairs(newcomers) do redis.call('ZREMRANGEBYSCORE', own, '-inf', '(' .. num(now - ongoing)) end
 return reply

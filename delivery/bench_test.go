@@ -5,11 +5,13 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
 
 	"github.com/pulsegate/pulsegate/delivery"
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 )
 
@@ -30,7 +32,8 @@ func benchmarkEvent(b *testing.B, regs int) {
 		}
 	}))
 	b.Cleanup(srv.Close)
-	r := startReplica(b, newRedisServer(b), nil, func(c *delivery.Config) {
+	server := newRedisServer(b)
+	r := startReplica(b, server, nil, func(c *delivery.Config) {
 		c.Guard.Allow = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 	})
 	for i := range regs {
@@ -40,6 +43,7 @@ func benchmarkEvent(b *testing.B, regs int) {
 	pad := `,"pad":"` + strings.Repeat("x", 800) + `"}`
 	b.ReportAllocs()
 	b.SetParallelism(32)
+	began := redisCPU(b, server)
 	b.ResetTimer()
 	var n atomic.Int64
 	b.RunParallel(func(pb *testing.PB) {
@@ -54,4 +58,22 @@ func benchmarkEvent(b *testing.B, regs int) {
 		}
 	})
 	<-done
+	b.StopTimer()
+	b.ReportMetric((redisCPU(b, server)-began)*1e6/float64(b.N), "redis-us/op")
+}
+
+// redisCPU is the CPU time, in seconds, that a redis-server has used.
+func redisCPU(b *testing.B, client redis.UniversalClient) float64 {
+	text, err := client.Info(b.Context(), "cpu").Result()
+	require.NoError(b, err)
+	sum := 0.0
+	for line := range strings.Lines(text) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
+		if name == "used_cpu_sys" || name == "used_cpu_user" {
+			seconds, err := strconv.ParseFloat(value, 64)
+			require.NoError(b, err)
+			sum += seconds
+		}
+	}
+	return sum
 }

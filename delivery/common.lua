@@ -2,12 +2,14 @@
 
 local R = {}
 
--- Everything that is read of st, after the standing: the lease, the queue, and the ledger.
+-- What accept and settle nearly always need of st; the rest is read when it is asked for.
 -- xp: when the first event of x has expired · tl: the registration's time to live.
-local MORE = {'lo', 'le', 'qb', 'ql', 'cut', 'cf', 'do', 'de', 'c:accepted', 'c:delivered', 'c:failed', 'c:suppressed', 'xp', 'tl'}
-local ALL, AT = {}, {}
-for i, f in ipairs(STANDING) do ALL[i] = f; AT[f] = i end
-for i, f in ipairs(MORE) do ALL[#STANDING + i] = f; AT[f] = #STANDING + i end
+local HOT = {'lo', 'le', 'qn', 'qb', 'ql', 'c:accepted', 'c:delivered', 'do', 's', 'n', 'pu', 'v', 'dbg', 'off', 'tf', 'rw', 'hd', 'cut', 'cf', 'xp', 'tl'}
+local COLD, HEAT = {'de'}, {}
+for _, f in ipairs(HOT) do HEAT[f] = true end
+for _, f in ipairs(STANDING) do
+  if not HEAT[f] then COLD[#COLD + 1] = f end
+end
 
 -- The shards that a call touches: one on a cluster, where a script has one slot; any number on a single server.
 local function read_shards(K, A)
@@ -18,34 +20,44 @@ local function read_shards(K, A)
   return shards
 end
 
--- Opens the registration behind the keys of its standing and window, in shard s. One pass over a small hash is cheaper than asking it
--- for every field.
+-- Opens the registration behind the keys of its standing and window, in shard s.
 local function reg_open(st, win, member, now, span, s)
   local r = R[st]
   if r then return r end
-  local v, all = {}, redis.call('HGETALL', st)
-  for i = 1, #ALL do v[i] = '' end
-  for i = 1, #all, 2 do
-    local at = AT[all[i]]
-    if at then v[at] = all[i + 1] end
-  end
+  local v, hot = {}, redis.call('HMGET', st, unpack(HOT))
+  for i = 1, #HOT do v[HOT[i]] = hot[i] or '' end
   r = {st = st, win = win, member = member, v = v, set = {}, inc = {}, now = now, span = span, s = s}
-  local dbg = tonumber(v[AT.dbg]) or 0
+  local dbg = tonumber(v.dbg) or 0
   r.debug = dbg > now
   R[st] = r
   if dbg > 0 and dbg <= now then -- debugging has run out: the window starts empty
     redis.call('DEL', win)
-    v[AT.dbg], r.set.dbg = '', '0'
-    v[AT.v], r.set.v = '0', '0'
+    v.dbg, r.set.dbg = '', '0'
+    v.v, r.set.v = '0', '0'
   end
   return r
 end
 
-local function get(r, field) return r.v[AT[field]] end
-local function number(r, field) return tonumber(r.v[AT[field]]) or 0 end
+local function get(r, field)
+  local x = r.v[field]
+  if x then return x end
+  local v, inc, cold = r.v, r.inc, redis.call('HMGET', r.st, unpack(COLD))
+  for i, f in ipairs(COLD) do
+    if not v[f] then
+      v[f] = cold[i] or ''
+      if inc[f] then
+        v[f] = num((tonumber(v[f]) or 0) + inc[f])
+        r.set[f], inc[f] = v[f], nil
+      end
+    end
+  end
+  return v[field]
+end
+
+local function number(r, field) return tonumber(get(r, field)) or 0 end
 
 local function put(r, field, value)
-  r.v[AT[field]] = value
+  r.v[field] = value
   r.set[field] = value
 end
 
@@ -85,8 +97,8 @@ end
 -- Adds to a field. One that was read is written back with the others; the rest are added up by the server.
 local function add(r, field, n)
   if LEDGER[field] then TOTAL[field] = (TOTAL[field] or 0) + n end
-  if AT[field] then
-    put(r, field, num(number(r, field) + n))
+  if r.v[field] then
+    put(r, field, num((tonumber(r.v[field]) or 0) + n))
   else
     r.inc[field] = (r.inc[field] or 0) + n
   end
@@ -98,28 +110,40 @@ local function reg_window(r)
   return r.w
 end
 
--- Counts an outcome into the window, unless the registration is not judged now. kind as in window_count.
-local function reg_count(r, kind)
+-- Counts an outcome into the window, unless the registration is not judged now. kind and n as in window_count.
+local function reg_count(r, kind, n)
   if get(r, 'off') ~= '' or r.debug then return end
-  window_count(reg_window(r), kind, 1)
+  window_count(reg_window(r), kind, n)
   r.counted = true
 end
 
--- Writes a request record into the log of those that need no attention (ok), or of failures, which keep the body.
--- keep: keepOK keepErr ttl today. A log goes so long after its last record, give or take a day.
-local function log(r, ok, key, f, body, keep)
-  if not ok then f[#f + 1] = 'p'; f[#f + 1] = body end
-  redis.call('XADD', key, 'MAXLEN', ok and keep.keepOK or keep.keepErr, '*', unpack(f))
-  local day = ok and 'do' or 'de'
+-- A log goes so long after its last record, give or take a day. keep: keepOK keepErr ttl today.
+local function log_lives(r, key, day, keep)
   if get(r, day) ~= keep.today then
     redis.call('PEXPIRE', key, keep.ttl)
     put(r, day, keep.today)
   end
 end
 
+-- Writes a request record into the log of failures, with the event's body.
+local function log(r, key, f, body, keep)
+  f[#f + 1] = 'p'; f[#f + 1] = body
+  redis.call('XADD', key, 'MAXLEN', keep.keepErr, '*', unpack(f))
+  log_lives(r, key, 'de', keep)
+end
+
+-- Writes request records that need no attention: a list, the newest first, which may be a little longer than it must be.
+-- Each is a line of lines: completed size part fate class code tries latency accepted handed origin again url message
+local function log_ok(r, key, records, keep)
+  if redis.call('LPUSH', key, unpack(records)) > keep.keepOK + 64 then redis.call('LTRIM', key, 0, keep.keepOK - 1) end
+  log_lives(r, key, 'do', keep)
+end
+
 -- The standing alone, as replies carry it.
 local function reg_standing(r)
-  return table.concat(r.v, '\n', 1, #STANDING)
+  local all = {}
+  for i, f in ipairs(STANDING) do all[i] = get(r, f) end
+  return table.concat(all, '\n')
 end
 
 -- Writes what changed, and asks the timer to judge within a second in case nobody lives to do it at once.
@@ -135,15 +159,21 @@ local function reg_close(r, now)
 end
 
 -- Gives the author's conversation to the agents, if it is the app's or nobody's. Returns whether it did.
--- h: id ctl ttl · author name messageId scope · owner (the app that must own it, '' for any bot) · app kind child rid · g: company network external told s
+-- h: id ctl ttl · author name, messageId scope or the event's body that they are read from · owner (the app that must own it, '' for any bot) · app kind child rid
+-- g: where (the members of a JSON object that name the entity) told s
 local function hand_off(h, now, reason)
   local o = redis.call('HMGET', h.ctl, 'ot', 'oa')
   local owner = o[1] or ''
   if owner == 'AGENT' or (owner == 'BOT' and h.owner ~= '' and o[2] ~= h.owner) then return false end
   redis.call('HSET', h.ctl, 'ot', 'AGENT', 'oa', '', 'ts', num(now), 'tg', 'Bot Handoff\n' .. h.child)
   redis.call('PEXPIRE', h.ctl, h.ttl)
-  outbox_put(h.g.s.out, h.g.s.outd, h.g.told, h.id, now, cjson.encode({id = h.id, kind = 'handoff', companyKey = h.g.company, networkKey = h.g.network,
-    externalId = h.g.external, appId = h.app, at = now, state = 'pending', data = {kind = h.kind, author = h.author,
-    authorName = h.name, messageId = h.messageId, scope = h.scope, owner = {type = 'AGENT'}, requestId = h.rid, reason = reason}}))
+  if h.body then
+    local ev = cjson.decode(h.body)
+    local at = type(ev.coordinate) == 'table' and ev.coordinate or {}
+    h.messageId, h.scope = type(at.messageId) == 'string' and at.messageId or '', at.scope == 'PUBLIC' and 'PUBLIC' or 'PRIVATE'
+  end
+  local entry = cjson.encode({id = h.id, kind = 'handoff', appId = h.app, at = now, state = 'pending', data = {kind = h.kind, author = h.author,
+    authorName = h.name, messageId = h.messageId, scope = h.scope, owner = {type = 'AGENT'}, requestId = h.rid, reason = reason}})
+  outbox_put(h.g.s.out, h.g.s.outd, h.g.told, h.id, now, '{' .. h.g.where .. ',' .. string.sub(entry, 2))
   return true
 end

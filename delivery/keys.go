@@ -3,6 +3,7 @@ package delivery
 import (
 	"crypto/sha256"
 	"encoding/base32"
+	"encoding/json"
 	"fmt"
 	"hash/fnv"
 	"net/url"
@@ -76,7 +77,7 @@ func (id RegID) standingKey() string { return id.key("st") }  // hash: standing,
 func (id RegID) windowKey() string   { return id.key("win") } // hash: window
 func (id RegID) queueKey() string    { return id.key("q") }   // stream: events waiting or under way
 func (id RegID) expiryKey() string   { return id.key("x") }   // zset: events of the queue with a time of their own -> when they have expired
-func (id RegID) okLogKey() string    { return id.key("ok") }  // stream: request records that need no attention
+func (id RegID) okLogKey() string    { return id.key("ok") }  // list: request records that need no attention, newest first
 func (id RegID) errLogKey() string   { return id.key("log") } // stream: request records of failures, and of calls by bots
 
 // Indexes live outside the shards: written before, removed after; readers drop what dangles.
@@ -94,14 +95,34 @@ type names struct {
 	expiry                              string
 	control                             string // what the keys of its authors' control begin with
 	events, requests                    string // what the ids of events and deliveries begin with
+	where                               string // the entity, as members of a JSON object
+	settleKeys                          []string
+	settleArgs                          []any // what every settlement says of the registration
 }
 
 func (id RegID) names() *names {
-	return &names{
+	n := &names{
 		shard: id.shard(), member: id.member(), reg: id.regKey(), own: id.ownKey(), told: toldKey(id.shard(), id.CompanyKey, EntryHandoff),
 		standing: id.standingKey(), window: id.windowKey(), queue: id.queueKey(), expiry: id.expiryKey(), ok: id.okLogKey(), failed: id.errLogKey(),
 		control: strings.TrimSuffix(id.controlKey("."), "."), events: id.eventPrefix(), requests: id.requestPrefix(),
+		where: id.Entity.where(),
 	}
+	n.settleKeys = []string{n.reg, n.standing, n.window, n.queue, n.ok, n.failed, n.told}
+	n.settleArgs = []any{n.member, n.requests, id.AppID, n.where}
+	return n
+}
+
+// where names the entity as members of a JSON object, as outbox entries do.
+func (e Entity) where() string {
+	text, err := json.Marshal(struct {
+		CompanyKey string `json:"companyKey"`
+		NetworkKey string `json:"networkKey"`
+		ExternalID string `json:"externalId"`
+	}{e.CompanyKey, e.NetworkKey, e.ExternalID})
+	if err != nil {
+		return `"companyKey":""` // three texts: it cannot happen
+	}
+	return string(text[1 : len(text)-1])
 }
 
 // controlOf is the key of one author's control.

@@ -70,7 +70,7 @@ func (l *lane) settleCall() *settleCall {
 	}
 	l.more, l.again = l.more && room == 0, false
 	l.mu.Unlock()
-	call := &settleCall{id: l.id, names: l.names, token: l.token, take: l.take_, cursor: l.cursor, outcomes: l.outcomes[:n:n]}
+	call := &settleCall{id: l.id, names: l.names, token: l.token, take: l.take_, cursor: l.cursor, outcomes: l.outcomes[:n:n], state: l.state}
 	call.max, call.maxBytes, call.mayRest = room, bytes, rest
 	if l.known && l.ramp.Width != l.state.reading.Notes.RampWidth {
 		call.ramp = strconv.Itoa(l.ramp.Width)
@@ -115,7 +115,7 @@ func (l *lane) storeAway(err error) bool {
 
 func (l *lane) heard(st laneState, began time.Time) {
 	l.state, l.known = st, true
-	l.renewed, l.leaseEnd = began, began.Add(leaseTime)
+	l.renewed, l.leaseEnd = began, began.Add(st.lease)
 	if w := st.reading.Notes.RampWidth; w != l.ramp.Width {
 		l.ramp = health.Ramp{Width: w}
 	}

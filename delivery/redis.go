@@ -206,6 +206,7 @@ func (s *store) readView(e Entity, fields map[string]string) *view {
 	}
 	sort.Slice(v.regs, func(i, j int) bool { return v.regs[i].AppID < v.regs[j].AppID })
 	slices.Sort(v.gone)
+	v.prepare()
 	return v
 }
 

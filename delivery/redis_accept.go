@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/pulsegate/pulsegate/health"
@@ -177,29 +179,42 @@ func (s *store) acceptScript(list []health.Shard, groups []*acceptGroup, token s
 	at := a.shards(list)
 	a.arg(len(groups))
 	for _, g := range groups {
-		e := g.events[0].ev.entity
-		var kind HandoffKind
-		g.targets, kind = acceptTargets(g.view)
-		live := ""
-		if l := g.view.live(); l != nil {
-			live = l.AppID
-		}
-		n := g.view.regs[0].names // all of an entity share what is used here
-		a.arg(at[n.shard])
-		a.key(n.reg)
-		a.arg(g.view.version)
-		a.key(n.own, n.told)
-		a.arg(e.CompanyKey, e.NetworkKey, e.ExternalID, live, string(kind), kind.Tag(), len(g.targets))
-		for _, t := range g.targets {
-			a.key(t.names.standing, t.names.window, t.names.queue, t.names.ok, t.names.failed)
-			a.arg(t.names.member, t.AppID, t.names.requests, role(t), flagText(t.WhenDown == Hold), t.CallbackURL)
-		}
-		a.arg(len(g.events))
-		for _, ev := range g.events {
-			ev.put(a, g.targets)
-		}
+		g.put(a, at)
 	}
 	return scriptCall{a.keys, a.args}
+}
+
+func (g *acceptGroup) put(a *argv, at map[health.Shard]int) {
+	n := g.view.regs[0].names // all of an entity share what is used here
+	a.arg(at[n.shard])
+	g.targets = g.view.targets
+	a.keys = append(a.keys, g.view.keys...)
+	a.args = append(a.args, g.view.args...)
+	a.arg(len(g.events))
+	for _, ev := range g.events {
+		ev.put(a, g.targets)
+	}
+}
+
+// prepare makes what every accept for the entity sends.
+func (v *view) prepare() {
+	if len(v.regs) == 0 {
+		return
+	}
+	var kind HandoffKind
+	v.targets, kind = acceptTargets(v)
+	live := ""
+	if l := v.live(); l != nil {
+		live = l.AppID
+	}
+	n, a := v.regs[0].names, &argv{}
+	a.key(n.reg, n.own, n.told)
+	a.arg(v.version, n.where, live, string(kind), kind.Tag(), len(v.targets))
+	for _, t := range v.targets {
+		a.key(t.names.standing, t.names.window, t.names.queue, t.names.ok, t.names.failed)
+		a.arg(t.names.member, t.AppID, t.names.requests, role(t), flagText(t.WhenDown == Hold), t.CallbackURL)
+	}
+	v.keys, v.args = a.keys, a.args
 }
 
 func role(r *held) string {
@@ -221,16 +236,44 @@ func flagText(b bool) string {
 }
 
 func (ac *accepted) put(a *argv, targets []*held) {
-	ev := ac.ev
-	a.arg(ac.part, string(ev.kind), ev.author, ev.name, ev.messageID, ev.scope(), ev.body, ac.wishes(targets))
-	ac.putMore(a, targets)
-	if ac.key == "" {
-		a.arg("")
-	} else {
-		a.arg(ev.hash())
-		a.key(ev.entity.dedupeKey(ac.key))
+	ev, hash := ac.ev, ""
+	if ac.key != "" {
+		hash = ev.hash()
 	}
-	a.arg(string(ev.owner.Type), ev.owner.AppID)
+	a.args = append(a.args, kindTexts[ev.kind], &ac.part, &ev.author, &ev.name, ev.body, hash, ac.rare(targets))
+	if ev.author != "" {
+		a.keys = append(a.keys, targets[0].names.controlOf(ev.author))
+	}
+	if ac.again == nil && ev.expires != 0 { // whoever asks for another delivery sees that its time is over
+		for _, t := range targets {
+			a.keys = append(a.keys, t.names.expiry)
+		}
+	}
+	if ac.again != nil {
+		a.keys = append(a.keys, ev.entity.againKey(ac.again.origin))
+	}
+	if ac.key != "" {
+		a.keys = append(a.keys, ev.entity.dedupeKey(ac.key))
+	}
+}
+
+// kindTexts are the kinds of events as arguments of a script.
+var kindTexts = map[byte]any{'m': "m", 'd': "d", 'c': "c", 'o': "o"}
+
+// rare is what most events have nothing of, in lines; "" for an event that has none of it.
+func (ac *accepted) rare(targets []*held) string {
+	ev, expires := ac.ev, ""
+	if !ev.public && ev.kind != 'c' && ev.expires == 0 && ac.again == nil {
+		return ""
+	}
+	if ev.expires != 0 && ac.again == nil {
+		expires = strconv.FormatInt(ev.expires, 10)
+	}
+	origin, app := "", ""
+	if ac.again != nil {
+		origin, app = ac.again.origin, ac.again.app
+	}
+	return strings.Join([]string{string(ac.wishes(targets)), expires, origin, app, string(ev.owner.Type), ev.owner.AppID}, "\n")
 }
 
 // wishes say of each target whether it gets the event: q to be queued, f filtered, n not at all.
@@ -249,34 +292,12 @@ func (ac *accepted) wishes(targets []*held) []byte {
 	return wishes
 }
 
-// What follows in a script's arguments, as the sum of these.
+// What follows in the arguments of a settled outcome, as the sum of these.
 const (
-	withAuthor  = 1 // of accept: a key of control; of settle: a handoff
+	withAuthor  = 1 // a handoff
 	withExpiry  = 2 // the event has a time of its own
 	withOrigins = 4 // the delivery is one made once more
 )
-
-// putMore writes what not every event has.
-func (ac *accepted) putMore(a *argv, targets []*held) {
-	has := 0
-	if ac.ev.author != "" {
-		has += withAuthor
-		a.key(targets[0].names.controlOf(ac.ev.author))
-	}
-	if ac.again != nil {
-		a.arg(has+withOrigins, ac.again.origin, ac.again.app)
-		a.key(ac.ev.entity.againKey(ac.again.origin))
-		return // whoever asks for it sees that its time is over
-	}
-	if ac.ev.expires == 0 {
-		a.arg(has)
-		return
-	}
-	a.arg(has+withExpiry, ac.ev.expires)
-	for _, t := range targets {
-		a.key(t.names.expiry)
-	}
-}
 
 // readAccept reads a reply. What no replica has confirmed is refused, though it is stored and will be delivered: the source that sends
 // it again with its id is answered as if it had been accepted now.
@@ -284,7 +305,7 @@ func (s *store) readAccept(groups []*acceptGroup, token string, reply []any, err
 	if len(reply) == 1+len(groups) {
 		s.heard(toInt(reply[0]))
 		for i, g := range groups {
-			g.read(toInt(reply[0]), toSlice(reply[1+i]), token)
+			g.read(toInt(reply[0]), reply[1+i], token)
 		}
 	} else if err == nil {
 		err = fmt.Errorf("reply of %d parts", len(reply))
@@ -299,42 +320,58 @@ func (s *store) readAccept(groups []*acceptGroup, token string, reply []any, err
 	}
 }
 
-func (g *acceptGroup) read(now int64, reply []any, token string) {
-	if len(reply) != 3 {
+func (g *acceptGroup) read(now int64, reply any, token string) {
+	parts := toSlice(reply)
+	if len(parts) != 2 {
 		for _, ac := range g.events {
 			ac.state = "stale"
 		}
 		return
 	}
-	for i, item := range toSlice(reply[1]) {
-		g.events[i].read(toSlice(item), g.targets)
+	lines := toSlice(parts[0])
+	for _, ac := range g.events {
+		lines = ac.read(lines, g.targets)
 	}
-	for i, item := range toSlice(reply[2]) {
+	for i, item := range toSlice(parts[1]) {
 		st := toSlice(item)
 		if len(st) == 0 {
 			continue // somebody holds it already
 		}
 		g.call.claims = append(g.call.claims, claimed{target: g.targets[i], token: token, lane: laneState{
-			version: g.view.version, reading: health.ParseReading(toTextInt(now), st[0], st[1]),
-			cut: toText(st[2]), cutFate: Fate(toText(st[3])), waiting: toInt(st[4]),
+			version: g.view.version, reading: health.ParseReading(now, toText(st[0]), toText(st[1])),
+			cut: toText(st[2]), cutFate: Fate(toText(st[3])), waiting: toInt(st[4]), lease: leaseTime,
 		}})
 	}
 }
 
-func (ac *accepted) read(reply []any, targets []*held) {
-	ac.state = toText(reply[0])
-	switch ac.state {
-	case "seen":
-		ac.part, ac.fate = toText(reply[1]), Fate(toText(reply[2]))
-	case "ok":
-		ac.fate = Fate(toText(reply[2]))
-		ac.owner = Owner{Type: OwnerType(toText(reply[3])), AppID: toText(reply[4])}
-		for i, item := range toSlice(reply[5]) {
-			f := toTexts(item)
-			if f[0] == "" {
-				continue // not for this one
-			}
-			ac.fates = append(ac.fates, acceptedFate{target: targets[i], fate: Fate(f[0]), sid: f[1], previous: f[2], handed: HandoffKind(f[3])})
-		}
+// read takes the event's lines off those of its group.
+func (ac *accepted) read(lines []any, targets []*held) []any {
+	if len(lines) == 0 {
+		return nil // no answer: the caller is told to come again
 	}
+	var rest string
+	ac.state, rest, _ = strings.Cut(toText(lines[0]), "\n")
+	lines = lines[1:]
+	if ac.state == "seen" {
+		var fate string
+		ac.part, fate, _ = strings.Cut(rest, "\n")
+		ac.fate = Fate(strings.TrimSuffix(fate, "\n"))
+	}
+	if ac.state != "ok" || len(lines) < len(targets) {
+		return lines
+	}
+	fate, rest, _ := strings.Cut(rest, "\n")
+	owner, app, _ := strings.Cut(rest, "\n")
+	ac.fate, ac.owner = Fate(fate), Owner{Type: OwnerType(owner), AppID: app}
+	ac.fates = make([]acceptedFate, 0, len(targets))
+	for i, t := range targets {
+		fate, rest, _ := strings.Cut(toText(lines[i]), "\n")
+		if fate == "" {
+			continue // not for this one
+		}
+		sid, rest, _ := strings.Cut(rest, "\n")
+		previous, handed, _ := strings.Cut(rest, "\n")
+		ac.fates = append(ac.fates, acceptedFate{target: t, fate: Fate(fate), sid: sid, previous: previous, handed: HandoffKind(handed)})
+	}
+	return lines[len(targets):]
 }

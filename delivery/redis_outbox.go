@@ -227,7 +227,7 @@ func (s *store) handOff(ctx context.Context, id RegID, job Job, entryID string, 
 	}
 	sh := id.shard()
 	keys := []string{outKey(sh), outDataKey(sh), toldKey(sh, id.CompanyKey, EntryHandoff), id.standingKey()}
-	args := []any{id.CompanyKey, id.NetworkKey, id.ExternalID, id.AppID, job.Before, string(job.HandoffKind), job.HandoffKind.Tag(), controlTime.Milliseconds(), job.Reason}
+	args := []any{id.Entity.where(), id.AppID, job.Before, string(job.HandoffKind), job.HandoffKind.Tag(), controlTime.Milliseconds(), job.Reason}
 	for _, a := range authors {
 		keys = append(keys, id.controlKey(a))
 		args = append(args, a, entryID+"-"+digest(a))

@@ -157,22 +157,64 @@ func (c *Carrier) NoteCall(ctx context.Context, r Record) (Record, error) {
 }
 
 func (s *store) noteCall(ctx context.Context, r Record, part string) error {
-	key, keep := r.Reg.okLogKey(), int64(keepSuccess)
-	values := []any{"i", part, "f", "", "c", "", "o", r.Code, "m", clip(r.Message, maxMessageBytes), "a", r.Created.UnixMilli(), "h", string(r.Handoff), "g", OriginBot}
-	if r.State == RequestError {
-		key, keep = r.Reg.errLogKey(), keepFailures
-		values = append(values, "p", r.Payload, "e", "1")
-	}
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	s.trips.Add(1)
 	p := s.client.Pipeline()
-	p.XAdd(ctx, &redis.XAddArgs{Stream: key, MaxLen: keep, Values: values})
+	key, message := r.Reg.okLogKey(), clip(r.Message, maxMessageBytes)
+	if r.State == RequestError {
+		key = r.Reg.errLogKey()
+		values := []any{"i", part, "f", "", "c", "", "o", r.Code, "m", message, "a", r.Created.UnixMilli(), "h", string(r.Handoff), "g", OriginBot, "p", r.Payload, "e", "1"}
+		p.XAdd(ctx, &redis.XAddArgs{Stream: key, MaxLen: keepFailures, Values: values})
+	} else {
+		done, created := strconv.FormatInt(r.Completed.UnixMilli(), 10), strconv.FormatInt(r.Created.UnixMilli(), 10)
+		p.LPush(ctx, key, strings.Join([]string{done, "0", part, "", "", r.Code, "", "", created, string(r.Handoff), OriginBot, "", "", message}, "\n"))
+		p.LTrim(ctx, key, 0, keepSuccess-1)
+	}
 	p.PExpire(ctx, key, recordTime)
 	if _, err := p.Exec(ctx); err != nil {
 		return unavailable("note call", err)
 	}
 	return nil
+}
+
+// okRecord reads one line of the log of what needs no attention; false for what is none.
+func okRecord(reg RegID, line string) (Record, bool) {
+	f := strings.SplitN(line, "\n", 14)
+	if len(f) < 14 {
+		return Record{}, false
+	}
+	done := time.UnixMilli(toInt(f[0]))
+	r := Record{
+		ID: reg.requestPrefix() + f[2], EventID: reg.eventPrefix() + cmp.Or(f[11], f[2]), Reg: reg, Origin: OriginGateway, State: RequestSuccess,
+		Fate: Fate(f[3]), Class: health.Class(f[4]), Code: f[5], Tries: int(toInt(f[6])), Latency: time.Duration(toInt(f[7])) * time.Millisecond,
+		Created: time.UnixMilli(toInt(f[8])), Completed: done, LastUpdated: done, Handoff: HandoffKind(f[9]), CallbackURL: f[12], Message: f[13],
+	}
+	if f[10] == OriginBot {
+		r.Origin, r.EventID = OriginBot, ""
+	}
+	return r, true
+}
+
+// okRecords reads the log of what needs no attention, newest first, until want says that it is enough.
+func (s *store) okRecords(ctx context.Context, reg RegID, want func(Record) bool) error {
+	for from := int64(0); ; from += recordPage {
+		ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+		s.trips.Add(1)
+		lines, err := s.client.LRange(ctx, reg.okLogKey(), from, from+recordPage-1).Result()
+		cancel()
+		if err != nil {
+			return unavailable("read records", err)
+		}
+		for _, line := range lines {
+			if r, ok := okRecord(reg, line); ok && !want(r) {
+				return nil
+			}
+		}
+		if len(lines) < recordPage {
+			return nil
+		}
+	}
 }
 
 // named returns the registration or entity whose digest an id holds.
@@ -193,15 +235,16 @@ func (s *store) named(ctx context.Context, p parsedID) (string, error) {
 // findRecord looks for a delivery in the queue and in the logs, from the time in its id on.
 func (s *store) findRecord(ctx context.Context, reg RegID, p parsedID) (Record, error) {
 	from := strconv.FormatInt(max(0, p.ms-recordSlack.Milliseconds()), 10)
-	for _, key := range []string{reg.queueKey(), reg.errLogKey(), reg.okLogKey()} {
+	for _, key := range []string{reg.queueKey(), reg.errLogKey()} {
 		for next := from; next != ""; {
 			page, err := s.page(ctx, key, next)
 			if err != nil {
 				return Record{}, err
 			}
 			for _, m := range page {
-				if toText(m.Values["i"]) == p.part {
-					return recordOf(reg, m, key == reg.queueKey()), nil
+				queued := key == reg.queueKey()
+				if part := toText(m.Values["i"]); part == p.part || queued && part != "" && part[1:] == p.part {
+					return recordOf(reg, m, queued), nil
 				}
 			}
 			next = ""
@@ -210,7 +253,17 @@ func (s *store) findRecord(ctx context.Context, reg RegID, p parsedID) (Record, 
 			}
 		}
 	}
-	return Record{}, ErrNotFound
+	found, id := Record{}, reg.requestPrefix()+p.part
+	err := s.okRecords(ctx, reg, func(r Record) bool {
+		if r.ID == id {
+			found = r
+		}
+		return found.ID == ""
+	})
+	if err == nil && found.ID == "" {
+		err = ErrNotFound
+	}
+	return found, err
 }
 
 func (s *store) page(ctx context.Context, key, from string) ([]redis.XMessage, error) {
@@ -236,7 +289,7 @@ func (s *store) records(ctx context.Context, r Registration, q RecordQuery, sinc
 		streams = append(streams, stream{r.queueKey(), true})
 	}
 	if want(RequestError) || want(RequestSuccess) {
-		streams = append(streams, stream{r.errLogKey(), false}, stream{r.okLogKey(), false})
+		streams = append(streams, stream{r.errLogKey(), false})
 	}
 	var out []Record
 	for _, p := range streams {
@@ -257,16 +310,32 @@ func (s *store) records(ctx context.Context, r Registration, q RecordQuery, sinc
 			}
 		}
 	}
-	return out, nil
+	if !want(RequestSuccess) {
+		return out, nil
+	}
+	got := 0
+	return out, s.okRecords(ctx, r.RegID, func(rec Record) bool {
+		if rec.Completed.Before(since) {
+			return false
+		}
+		if q.Origin == "" || q.Origin == rec.Origin {
+			out, got = append(out, rec), got+1
+		}
+		return got < q.Limit
+	})
 }
 
 // recordOf reads one stream entry. Its own id is when it was written: accepted, for one in the queue; completed, for one in a log.
 func recordOf(reg RegID, m redis.XMessage, pending bool) Record {
 	get := func(name string) string { return toText(m.Values[name]) }
+	part := get("i")
+	if pending && part != "" {
+		part = part[1:] // after the kind
+	}
 	ms, _, _ := strings.Cut(m.ID, "-")
 	at := time.UnixMilli(toInt(ms))
 	r := Record{
-		ID: reg.requestPrefix() + get("i"), EventID: reg.eventPrefix() + cmp.Or(get("w"), get("i")), Reg: reg, Origin: OriginGateway, Created: at, LastUpdated: at,
+		ID: reg.requestPrefix() + part, EventID: reg.eventPrefix() + cmp.Or(get("w"), part), Reg: reg, Origin: OriginGateway, Created: at, LastUpdated: at,
 		CallbackURL: get("u"), Fate: Fate(get("f")), Class: health.Class(get("c")), Code: get("o"), Message: get("m"),
 		Tries: int(toInt(get("t"))), Latency: time.Duration(toInt(get("l"))) * time.Millisecond, Handoff: HandoffKind(get("h")),
 	}

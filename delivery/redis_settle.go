@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/pulsegate/pulsegate/health"
 )
@@ -14,8 +15,10 @@ type laneState struct {
 	reading health.Reading
 	cut     string // events up to this one are not delivered: they get cutFate
 	cutFate Fate
-	waiting int64 // events in the queue
-	expires int64 // when the first of them has expired, in ms, as far as the lane must know; 0: never
+	waiting int64         // events in the queue
+	expires int64         // when the first of them has expired, in ms, as far as the lane must know; 0: never
+	stamp   string        // of the standing: what is said of it again only when it has changed
+	lease   time.Duration // that is left
 }
 
 // queued is one event as it lies in the queue.
@@ -56,12 +59,13 @@ type settleCall struct {
 	max         int // events to read
 	maxBytes    int
 	outcomes    []settled
+	delivered   int      // of the outcomes: those that need no more than to be counted
 	owners      []string // authors whose conversations' owners are wanted
 	reap        int      // expired events to look for; 0: none
 	reapBytes   int
 	tried       []string // events under way, which do not expire
 
-	// The answer.
+	// The answer; state is what is known before, too.
 	err       error
 	lost      bool
 	rested    bool
@@ -103,7 +107,7 @@ func (s *store) settle(calls []*settleCall) {
 				continue
 			}
 			s.heard(toInt(replies[i][0]))
-			c.read(replies[i][0], toSlice(replies[i][1+j]))
+			c.read(toInt(replies[i][0]), replies[i][1+j])
 		}
 	}
 }
@@ -138,9 +142,9 @@ func shareReading(calls []*settleCall) {
 func shardHex(sh health.Shard) string { return strconv.FormatInt(int64(sh), 16) }
 
 func (c *settleCall) put(a *argv) {
-	id, n := c.id, c.names
-	a.key(n.reg, n.standing, n.window, n.queue, n.ok, n.failed, n.told)
-	a.arg(id.CompanyKey, id.NetworkKey, id.ExternalID, n.member, n.requests, c.token)
+	n := c.names
+	a.keys = append(a.keys, n.settleKeys...)
+	a.args = append(a.args, n.settleArgs...)
 	take, expiry := 0, c.reap > 0
 	for i := range c.outcomes {
 		expiry = expiry || c.outcomes[i].expires()
@@ -151,21 +155,69 @@ func (c *settleCall) put(a *argv) {
 	if expiry {
 		take += withExpiry
 	}
-	a.arg(take)
+	a.arg(&c.token, take)
 	a.flag(c.mayRest)
-	a.arg(c.trialFailed, c.ramp, c.cursor, c.max, c.maxBytes, id.AppID)
+	a.arg(&c.trialFailed, &c.ramp, &c.state.stamp, &c.cursor, c.max, c.maxBytes)
 	if expiry {
 		a.key(n.expiry)
 		a.arg(c.reap, c.reapBytes, strings.Join(c.tried, " "))
 	}
-	a.arg(len(c.outcomes))
+	c.putDelivered(a)
+	a.arg(len(c.outcomes) - c.delivered)
 	for i := range c.outcomes {
-		c.outcomes[i].put(a, n)
+		if d := &c.outcomes[i]; !d.plain() {
+			d.put(a, n)
+		}
 	}
 	a.arg(len(c.owners))
 	for _, author := range c.owners {
 		a.key(n.controlOf(author))
 	}
+}
+
+// plain says that an outcome needs nothing but to be counted and noted.
+func (d *settled) plain() bool {
+	return d.fate == Delivered && d.counts && d.origin == "" && !d.expires()
+}
+
+// putDelivered writes the acknowledged deliveries: how many bytes and how many they are, their ids, their records.
+func (c *settleCall) putDelivered(a *argv) {
+	c.delivered = 0
+	size := 0
+	for i := range c.outcomes {
+		if d := &c.outcomes[i]; d.plain() {
+			c.delivered++
+			size += len(d.body)
+		}
+	}
+	a.arg(size, c.delivered)
+	if c.delivered == 0 {
+		return
+	}
+	for i := range c.outcomes {
+		if d := &c.outcomes[i]; d.plain() {
+			a.args = append(a.args, &d.sid)
+		}
+	}
+	for i := range c.outcomes {
+		if d := &c.outcomes[i]; d.plain() {
+			a.args = append(a.args, d.record())
+		}
+	}
+}
+
+// record is the request record of an acknowledged delivery, but for the time at which it was settled.
+func (d *settled) record() []byte {
+	b := make([]byte, 0, 128+len(d.url))
+	b = append(strconv.AppendInt(b, int64(len(d.body)), 10), '\n')
+	b = append(append(b, d.part...), '\n')
+	b = append(append(b, d.fate...), "\n\n"...)
+	b = append(strconv.AppendInt(b, int64(d.o.code), 10), '\n')
+	b = append(strconv.AppendInt(b, int64(d.tries), 10), '\n')
+	b = append(strconv.AppendInt(b, d.o.latency.Milliseconds(), 10), '\n')
+	accepted, _, _ := strings.Cut(d.sid, "-")
+	b = append(append(b, accepted...), "\n\n\n\n"...)
+	return append(append(b, d.url...), '\n')
 }
 
 func (d *settled) put(a *argv, n *names) {
@@ -204,42 +256,51 @@ func (d *settled) put(a *argv, n *names) {
 	}
 }
 
-func (c *settleCall) read(now any, reply []any) {
-	if len(reply) < 11 {
+func (c *settleCall) read(now int64, reply any) {
+	parts := toSlice(reply)
+	line := toText(reply)
+	if len(parts) > 0 {
+		line = toText(parts[0])
+	}
+	f := strings.SplitN(line, "\n", 10)
+	if len(f) < 10 {
 		c.lost = true
 		return
 	}
-	c.rested = toText(reply[0]) == "rest"
-	c.state = laneState{
-		version: toText(reply[1]), reading: health.ParseReading(now, reply[2], reply[3]),
-		cut: toText(reply[4]), cutFate: Fate(toText(reply[5])), waiting: toInt(reply[6]),
+	c.rested = f[0] == "rest"
+	st := laneState{version: f[1], waiting: toInt(f[3]), cut: f[5], cutFate: Fate(f[6]), expires: toInt(f[7]), stamp: f[9], lease: time.Duration(toInt(f[2])) * time.Millisecond}
+	c.handedOff = toInt(f[4])
+	if standing := text(parts, 1); standing != "" {
+		st.reading = health.ParseReading(now, standing, f[8])
+	} else {
+		st.reading = c.state.reading.Heard(now, f[8])
 	}
-	c.events = toQueued(reply[7])
-	for _, item := range toSlice(reply[8]) {
-		o := toTexts(item)
-		c.got = append(c.got, Owner{Type: OwnerType(o[0]), AppID: o[1]})
+	c.state = st
+	if len(parts) < 4 {
+		return
 	}
-	c.handedOff = toInt(reply[9])
-	c.state.expires = toInt(reply[10])
-	if len(reply) > 11 {
-		if r := toSlice(reply[11]); len(r) == 2 {
+	c.events = toQueued(parts[2])
+	for _, owner := range toTexts(parts[3]) {
+		kind, app, _ := strings.Cut(owner, "\n")
+		c.got = append(c.got, Owner{Type: OwnerType(kind), AppID: app})
+	}
+	if len(parts) > 4 {
+		if r := toSlice(parts[4]); len(r) == 2 {
 			c.reapNext, c.reaped = toInt(r[0]), toQueued(r[1])
 		}
 	}
 }
 
+// toQueued reads events as a settlement lists them, five items each.
 func toQueued(reply any) []queuedEvent {
-	items := toSlice(reply)
-	events := make([]queuedEvent, len(items))
-	for i, item := range items {
-		f := toTexts(item)
-		events[i] = queuedEvent{sid: f[0], part: f[1], author: f[2], kind: 'o', body: []byte(f[4])}
-		if f[3] != "" {
-			events[i].kind = f[3][0]
+	items := toTexts(reply)
+	events := make([]queuedEvent, 0, len(items)/5)
+	for ; len(items) >= 5; items = items[5:] {
+		q := queuedEvent{sid: items[0], author: items[2], kind: 'o', body: []byte(items[3]), origin: items[4]}
+		if items[1] != "" {
+			q.kind, q.part = items[1][0], items[1][1:]
 		}
-		if len(f) > 5 {
-			events[i].origin = f[5]
-		}
+		events = append(events, q)
 	}
 	return events
 }
@@ -247,4 +308,9 @@ func toQueued(reply any) []queuedEvent {
 // expires says whether the event stands among those with a time of their own.
 func (d *settled) expires() bool { return d.origin == "" && d.ev != nil && d.ev.expires != 0 }
 
-func toTextInt(n int64) string { return strconv.FormatInt(n, 10) }
+func text(parts []any, i int) string {
+	if i < len(parts) {
+		return toText(parts[i])
+	}
+	return ""
+}

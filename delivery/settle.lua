@@ -1,6 +1,7 @@
 -- Settles outcomes, renews or takes the lease, and reads what comes next. Claim and renewal are the same call without outcomes.
 -- KEYS and ARGV as read below: limits, shards, then groups, each for one registration.
--- Returns now, then for each group 'lost', or its state, its next events and the owners asked for.
+-- Returns now, then for each group 'lost', or a line of lines (rest|ok version lease waiting handed cut fate expires counts stamp), alone or with the
+-- standing, the next events, the owners asked for, and what has expired.
 -- Commit point: a crash before it delivers again; after it nothing is owed.
 local ki, ai = 0, 0
 local function K() ki = ki + 1; return KEYS[ki] end
@@ -10,15 +11,18 @@ redis.call('ZREM', KEYS[1], '') -- a removal first: a full Redis lets the rest t
 local now = clock()
 local today = num(math.floor(now / 86400000))
 local span, lease, ctlTTL = tonumber(A()), tonumber(A()), A()
-local records = {keepOK = A(), keepErr = A(), ttl = A(), today = today}
+local records = {keepOK = tonumber(A()), keepErr = A(), ttl = A(), today = today}
 local hold = tonumber(A())
 
 local function note(g, r, o, handed)
-  local ok = o.fate == 'delivered'
+  if o.fate == 'delivered' then
+    local line = {num(now), o.size, o.uuid, o.fate, '', o.code, o.tries, o.latency, string.match(o.sid, '^%d+'), '', '', o.origin or '', o.url, ''}
+    return log_ok(r, g.okLog, {table.concat(line, '\n')}, records)
+  end
   local f = {'i', o.uuid, 'f', o.fate, 'c', o.class, 'o', o.code, 'm', o.message, 't', o.tries, 'l', o.latency,
     'a', string.match(o.sid, '^%d+'), 'h', handed, 'u', o.url}
   if o.origin then f[#f + 1] = 'w'; f[#f + 1] = o.origin end
-  log(r, ok, ok and g.okLog or g.errLog, f, o.body, records)
+  log(r, g.errLog, f, o.body, records)
 end
 
 -- What a failed outcome leaves behind for people.
@@ -36,10 +40,11 @@ end
 
 local function settle(g, r, o)
   if redis.call('XDEL', g.q, o.sid) == 0 then return end -- settled before: this is a repeat
+  g.eventful = true
   if o.expires then redis.call('ZREM', g.x, o.sid) end
   add(r, 'qn', -1); add(r, 'qb', -tonumber(o.size)); add(r, 'c:' .. o.fate, 1)
   local kind = tonumber(o.kind)
-  if kind >= 0 then reg_count(r, kind) end
+  if kind >= 0 then reg_count(r, kind, 1) end
   if o.fate == 'delivered' then put(r, 'la', num(now)) end
   if o.fate == 'failed' or o.fate == 'suppressed' then note_failure(g, r, o) end
   local handed = ''
@@ -50,9 +55,26 @@ local function settle(g, r, o)
   note(g, r, o, handed)
 end
 
-local function event_of(entry)
-  local f = entry[2]
-  return {entry[1], f[2], f[4], f[6], f[8], f[10]}
+-- Settles the deliveries that were acknowledged, all in one step: ids and records lie in ARGV from g.first on. Those that were settled
+-- before, by a call whose reply was lost, come first, because outcomes are handed in in the order in which they came.
+local function settle_delivered(g, r)
+  local n = g.delivered
+  local fresh = redis.call('XDEL', g.q, unpack(ARGV, g.first, g.first + n - 1))
+  if fresh == 0 then return end
+  local bytes, kept, stamp = g.size, {}, num(now) .. '\n'
+  for i = g.first + n, g.first + 2 * n - fresh - 1 do bytes = bytes - tonumber(string.match(ARGV[i], '^%d+')) end
+  for i = g.first + 2 * n - fresh, g.first + 2 * n - 1 do kept[#kept + 1] = stamp .. ARGV[i] end
+  add(r, 'qn', -fresh); add(r, 'qb', -bytes); add(r, 'c:delivered', fresh)
+  put(r, 'la', num(now))
+  reg_count(r, 0, fresh)
+  log_ok(r, g.okLog, kept, records)
+end
+
+-- Appends an event as replies carry it: id, kind and part, author, body, and the event that it is a delivery of once more. Returns its size.
+local function push(events, entry)
+  local n, f = #events, entry[2]
+  events[n + 1], events[n + 2], events[n + 3], events[n + 4], events[n + 5] = entry[1], f[2], f[4], f[6], f[8] or ''
+  return #f[6]
 end
 
 -- Whether what waits is held through a pause, where it is.
@@ -62,11 +84,10 @@ local function holding(r) return get(r, 'hd') == '1' and get(r, 's') == 'DOWN' a
 local function read_next(g, r)
   local events, bytes, cursor, step = {}, 0, g.cursor, 16
   if holding(r) then return events end
-  while #events < g.max and bytes < g.maxBytes do -- in steps: big events must not be copied to be left
-    local entries = redis.call('XRANGE', g.q, '(' .. cursor, '+', 'COUNT', math.min(step, g.max - #events))
+  while #events < 5 * g.max and bytes < g.maxBytes do -- in steps: big events must not be copied to be left
+    local entries = redis.call('XRANGE', g.q, '(' .. cursor, '+', 'COUNT', math.min(step, g.max - #events / 5))
     for _, entry in ipairs(entries) do
-      events[#events + 1] = event_of(entry)
-      cursor, bytes = entry[1], bytes + #entry[2][8]
+      cursor, bytes = entry[1], bytes + push(events, entry)
       if bytes >= g.maxBytes then break end
     end
     if #entries < step then break end
@@ -89,11 +110,11 @@ end
 local function reap(g, r)
   local found, bytes, under, seen, next = {}, 0, 0, {}, 0
   for sid in string.gmatch(g.skip, '%S+') do seen[sid] = true; under = under + 1 end
-  local function full() return #found >= g.count or bytes >= g.bytes end
+  local function full() return #found >= 5 * g.count or bytes >= g.bytes end
   local function take(entry)
     if seen[entry[1]] then return end
     seen[entry[1]] = true
-    found[#found + 1], bytes = event_of(entry), bytes + #entry[2][8]
+    bytes = bytes + push(found, entry)
   end
   local function at(ms) if next == 0 or ms < next then next = ms end end
   if get(r, 'xp') ~= '' then
@@ -143,11 +164,14 @@ local shards = read_shards(K, A)
 
 local function read_group()
   local g = {s = shards[tonumber(A())], reg = K(), st = K(), win = K(), q = K(), okLog = K(), errLog = K(), told = K(), handed = 0,
-    company = A(), network = A(), external = A(),
-    member = A(), rid = A(), token = A(), take = A(), mayRest = A() == '1', trialFailed = A(), ramp = A(),
-    cursor = A(), max = tonumber(A()), maxBytes = tonumber(A()), app = A(), outcomes = {}, owners = {}}
+    member = A(), rid = A(), app = A(), where = A(),
+    token = A(), take = A(), mayRest = A() == '1', trialFailed = A(), ramp = A(), stamp = A(),
+    cursor = A(), max = tonumber(A()), maxBytes = tonumber(A()), outcomes = {}, owners = {}}
   if g.take >= '2' then g.x, g.count, g.bytes, g.skip = K(), tonumber(A()), tonumber(A()), A() end
   g.take = g.take == '1' or g.take == '3'
+  g.size, g.delivered = tonumber(A()), tonumber(A())
+  g.first = ai + 1
+  ai = ai + 2 * g.delivered
   for i = 1, tonumber(A()) do
     local o = {sid = A(), uuid = A(), fate = A(), kind = A(), class = A(), code = A(), message = A(), tries = A(), latency = A(), url = A(),
       body = A(), size = A()}
@@ -164,14 +188,34 @@ local function read_group()
   return g
 end
 
+-- Extends the lease when enough of it has gone by to be worth a write.
+local function renew(g, r)
+  local ends = number(r, 'le')
+  if not g.take and ends - now >= lease - 1000 then return ends end
+  ends = now + lease
+  put(r, 'lo', g.token); put(r, 'le', num(ends))
+  redis.call('ZADD', g.s.due, num(ends), g.member)
+  return ends
+end
+
+local function owners_of(g)
+  local owners = {}
+  for i, ctl in ipairs(g.owners) do
+    local o = redis.call('HMGET', ctl, 'ot', 'oa')
+    owners[i] = (o[1] or '') .. '\n' .. (o[2] or '')
+  end
+  return owners
+end
+
 local function group(g)
   local r = reg_open(g.st, g.win, g.member, now, span, g.s)
   local holder = get(r, 'lo')
   if g.take and get(r, 'n') == '' then -- deleted a moment ago: there is nothing to hold
     redis.call('ZREM', g.s.due, g.member)
-    return {'lost'}
+    return 'lost'
   end
-  if holder ~= g.token and not (g.take and (holder == '' or number(r, 'le') < now)) then return {'lost'} end
+  if holder ~= g.token and not (g.take and (holder == '' or number(r, 'le') < now)) then return 'lost' end
+  if g.delivered > 0 then settle_delivered(g, r) end
   for _, o in ipairs(g.outcomes) do settle(g, r, o) end
   if g.trialFailed ~= '' and get(r, 's') == 'DOWN' and get(r, 'n') == g.trialFailed then put(r, 'tf', g.trialFailed) end
   if g.ramp ~= '' then put(r, 'rw', g.ramp) end
@@ -181,24 +225,22 @@ local function group(g)
     put(r, 'xp', first and num(moment(first)) or '')
     if g.count > 0 then reaped = reap(g, r) end
   end
-  local events = read_next(g, r)
+  local events = g.max > 0 and read_next(g, r) or {}
   local rested = rest(g, r, events, reaped)
-  if not rested then
-    put(r, 'lo', g.token); put(r, 'le', num(now + lease))
-    redis.call('ZADD', g.s.due, num(now + lease), g.member)
-  end
-  local owners = {}
-  for i, ctl in ipairs(g.owners) do
-    local o = redis.call('HMGET', ctl, 'ot', 'oa')
-    owners[i] = {o[1] or '', o[2] or ''}
-  end
-  local counts = table.concat(window_counts(reg_window(r)), '\n')
-  local expires = expiry(g, r, holding(r))
+  local ends = rested and now or renew(g, r)
+  local owners = owners_of(g)
+  local counts = table.concat(window_counts(reg_window(r)), ' ')
+  -- What the lane knows of a well bot's standing already need not be said again.
+  local stamp = get(r, 'n') .. ' ' .. get(r, 'tf') .. ' ' .. get(r, 'dbg') .. ' ' .. get(r, 'off') .. ' ' .. get(r, 'rw') .. ' ' .. get(r, 'hd')
+  local standing = ''
+  if stamp ~= g.stamp or g.eventful or get(r, 's') ~= 'HEALTHY' or get(r, 'v') ~= '1' then standing = reg_standing(r) end
+  local line = table.concat({rested and 'rest' or 'ok', redis.call('HGET', g.reg, 'ver') or '0', num(ends - now), get(r, 'qn'), num(g.handed),
+    get(r, 'cut'), get(r, 'cf'), num(expiry(g, r, holding(r))), counts, stamp}, '\n')
   reg_close(r, now)
   R[g.st] = nil
   if rested and get(r, 'off') == '2' and redis.call('XLEN', g.q) == 0 then reg_gone(shards[1].led, g.st, g.win, g.q) end
-  return {rested and 'rest' or 'ok', redis.call('HGET', g.reg, 'ver') or '0', reg_standing(r), counts, get(r, 'cut'), get(r, 'cf'), get(r, 'qn'), events,
-    owners, g.handed, expires > 0 and num(expires) or '', reaped}
+  if standing == '' and #events == 0 and #owners == 0 and not reaped then return line end
+  return {line, standing, events, owners, reaped}
 end
 
 local reply = {num(now)}

@@ -32,6 +32,11 @@ type view struct {
 	gone    []string // app ids of deleted registrations
 
 	unreadable []string // app ids of registrations that are there but cannot be read
+
+	// What every accept for the entity sends.
+	targets []*held
+	keys    []string
+	args    []any
 }
 
 // hidden says that the entity has a registration of an app that cannot be read.

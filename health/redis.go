@@ -85,7 +85,7 @@ func (s *Store) Rejudge(ctx context.Context, k Keys) (Reading, error) {
 	if len(reply) != 3 {
 		return Reading{}, fmt.Errorf("rejudge: reply of %d parts", len(reply))
 	}
-	return ParseReading(reply[0], reply[1], reply[2]), nil
+	return readingOf(fromMillis(fmt.Sprint(reply[0])), texts(reply[1]), texts(reply[2])), nil
 }
 
 // Read returns the readings of registrations of one shard, in order, in one round trip, without changing anything.
@@ -103,7 +103,7 @@ func (s *Store) Read(ctx context.Context, keys []Keys) ([]Reading, error) {
 	}
 	readings := make([]Reading, len(keys))
 	for i := range keys {
-		readings[i] = ParseReading(reply[0], reply[1+2*i], reply[2+2*i])
+		readings[i] = readingOf(fromMillis(fmt.Sprint(reply[0])), texts(reply[1+2*i]), texts(reply[2+2*i]))
 	}
 	return readings, nil
 }
@@ -166,13 +166,27 @@ func fromMillis(s string) time.Time {
 	return time.UnixMilli(ms)
 }
 
-// ParseReading reads what the scripts return: the time, the standing and the counts.
-func ParseReading(now, standing, counts any) Reading {
-	v := texts(standing)
+// ParseReading reads what scripts of other rooms return: the time in ms, the fields of the standing in lines, the counts between blanks.
+func ParseReading(now int64, standing, counts string) Reading {
+	return readingOf(fromMillis(strconv.FormatInt(now, 10)), strings.Split(standing, "\n"), strings.Fields(counts))
+}
+
+// Heard is the reading at a later time, with other counts, of a bot whose standing is as it was.
+func (r Reading) Heard(now int64, counts string) Reading {
+	c := parseCounts(strings.Fields(counts))
+	r.At = time.UnixMilli(now)
+	if c.Acknowledged > r.Counts.Acknowledged {
+		r.Notes.LastAcknowledgedAt = r.At
+	}
+	r.Counts = c
+	return r
+}
+
+func readingOf(at time.Time, v, counts []string) Reading {
 	for len(v) < 22 {
 		v = append(v, "")
 	}
-	r := Reading{At: fromMillis(fmt.Sprint(now)), Counts: parseCounts(texts(counts))}
+	r := Reading{At: at, Counts: parseCounts(counts)}
 	number := parseInt(v[3])
 	r.Standing = Standing{
 		State: State(v[0]), Since: fromMillis(v[1]), PausedUntil: fromMillis(v[2]), Number: number, Verified: v[4] == "1",
@@ -214,9 +228,6 @@ func parseInt(s string) int64 {
 }
 
 func texts(reply any) []string {
-	if line, ok := reply.(string); ok { // the hot scripts join what others list
-		return strings.Split(line, "\n")
-	}
 	items, ok := reply.([]any)
 	if !ok {
 		return nil
