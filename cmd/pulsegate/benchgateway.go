@@ -26,26 +26,25 @@ func benchToken(data string) (string, error) {
 	return signToken(keys, gateway.Claims{CompanyKey: benchCompany, Scope: gateway.ScopeAdmin}, time.Hour)
 }
 
-// startGateway starts a gateway on an empty store and registers the bots.
-func (r *benchRoom) startGateway(ctx context.Context, bots string, registrations int64) (*part, string, error) {
-	if err := r.client.FlushAll(ctx).Err(); err != nil {
-		return nil, "", fmt.Errorf("empty the store: %w", err)
-	}
-	p, err := launch(partGateway, r.streams.err, "serve", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0",
-		"--data", r.data, "--allow-callback", "loopback", "--allow-http", "--log-level", "warn", "--drain-grace", "0s")
+// startGateway starts a gateway on the store, and returns where its API is.
+func (b *benchStore) startGateway(errs io.Writer, settings ...string) (*part, string, error) {
+	p, err := launch(partGateway, errs, append([]string{
+		"serve", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0", "--data", b.data, "--allow-callback", "loopback", "--allow-http",
+		"--log-level", "error", "--drain-grace", "0s",
+	}, settings...)...)
 	if err != nil {
 		return nil, "", err
 	}
 	line, err := p.out.ReadString('\n')
 	address, ok := strings.CutPrefix(strings.TrimSpace(line), listenLine)
 	if err != nil || !ok {
-		return p, "", fmt.Errorf("start gateway: it says %.80q", line)
+		return p, "", fmt.Errorf("it says %.80q", line)
 	}
-	return p, address, r.register(ctx, address, 0, registrations, func(i int64) any { return benchRegistration(i, "http://"+bots+"/", "") })
+	return p, address, nil
 }
 
 // benchRegistration is registration i as it is put; whenDown may be empty.
-func benchRegistration(i int64, callback, whenDown string) any {
+func benchRegistration(i int64, callback, whenDown string) map[string]any {
 	return map[string]any{
 		"platform": "LITHIUM", "companyKey": benchCompany, "networkKey": "bench", "externalId": fmt.Sprintf("e%d", i),
 		"appId": fmt.Sprintf("bot-%d", i), "name": fmt.Sprintf("Bot %d", i), "callbackUrl": callback, "mode": "LIVE", "whenDown": whenDown,
@@ -54,7 +53,7 @@ func benchRegistration(i int64, callback, whenDown string) any {
 }
 
 // register puts the registrations from first to below end.
-func (r *benchRoom) register(ctx context.Context, address string, first, end int64, body func(i int64) any) error {
+func (b *benchStore) register(ctx context.Context, address string, first, end int64, body func(i int64) any) error {
 	const workers = 16
 	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: workers}}
 	defer client.CloseIdleConnections()
@@ -69,7 +68,7 @@ func (r *benchRoom) register(ctx context.Context, address string, first, end int
 				if i >= end {
 					return
 				}
-				failed[w] = r.registerOne(ctx, client, address, body(i))
+				failed[w] = b.registerOne(ctx, client, address, body(i))
 			}
 		})
 	}
@@ -78,7 +77,7 @@ func (r *benchRoom) register(ctx context.Context, address string, first, end int
 }
 
 // registerOne puts one registration, again and again while the gateway asks for patience.
-func (r *benchRoom) registerOne(ctx context.Context, client *http.Client, address string, registration any) error {
+func (b *benchStore) registerOne(ctx context.Context, client *http.Client, address string, registration any) error {
 	body, err := json.Marshal(registration)
 	if err != nil {
 		return fmt.Errorf("write registration: %w", err)
@@ -88,7 +87,7 @@ func (r *benchRoom) registerOne(ctx context.Context, client *http.Client, addres
 		if err != nil {
 			return fmt.Errorf("register bot: %w", err)
 		}
-		request.Header.Set("Authorization", "Bearer "+r.token)
+		request.Header.Set("Authorization", "Bearer "+b.token)
 		request.Header.Set("Content-Type", "application/json; charset=utf-8")
 		answer, err := client.Do(request)
 		if err != nil {

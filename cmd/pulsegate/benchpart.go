@@ -74,10 +74,18 @@ func (p *part) address() (string, error) {
 	return ready.Address, nil
 }
 
-// ask sends a line and reads the answer into v.
-func (p *part) ask(v any) error {
+// hint sends a line: a generator that waits goes on.
+func (p *part) hint() error {
 	if _, err := p.in.Write([]byte{'\n'}); err != nil {
 		return fmt.Errorf("ask %s: %w", p.name, err)
+	}
+	return nil
+}
+
+// ask sends a line and reads the answer into v.
+func (p *part) ask(v any) error {
+	if err := p.hint(); err != nil {
+		return err
 	}
 	if err := readLine(p.out, v); err != nil {
 		return fmt.Errorf("ask %s: %w", p.name, err)

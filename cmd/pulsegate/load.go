@@ -7,210 +7,211 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
+	"os"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// benchLoadCommand is the generator of a bench: it posts numbered events, each connection the next one as soon as the last was
-// answered.
+// benchLoadCommand is the generator of a bench: it posts numbered events. In a closed loop each connection posts the next one as soon as
+// the last was answered; with a rate the loop is open: events are due at random times, whatever became of those before.
 type benchLoadCommand struct {
-	Target        string `help:"HOST:PORT to post to." required:""`
-	Path          string `help:"Path to post to." default:"/bots/v3/events"`
-	Token         string `help:"Bearer token; empty: none."`
-	Events        int64  `help:"How many events." required:""`
-	Connections   int    `help:"Connections." required:""`
-	Registrations int64  `help:"Entities that the events are for, in turn." required:""`
-	Size          int    `help:"Bytes of one event." default:"1024"`
-	OwnIDs        bool   `help:"Give every event an id of its own." name:"own-ids"`
-	First         int64  `help:"Number of the first event."`
-	Batch         int64  `help:"Events of one request." default:"1"`
-	Queued        bool   `help:"Count an answer as accepted only when it says that the event is queued."`
+	Target        string  `help:"HOST:PORT to post to." required:""`
+	Path          string  `help:"Path to post to." default:"/bots/v3/events"`
+	Token         string  `help:"Bearer token; empty: none."`
+	Events        int64   `help:"How many events." required:""`
+	Warm          int64   `help:"Events before these, in a closed loop; then a report, and a line on stdin is waited for."`
+	Rate          float64 `help:"Events a second, at random times; 0: a closed loop."`
+	Connections   int     `help:"Connections." required:""`
+	Entity        int64   `help:"Entity that the first event is for."`
+	Registrations int64   `help:"Entities that the events are for, in turn." required:""`
+	Size          int     `help:"Bytes of one event." default:"1024"`
+	OwnIDs        bool    `help:"Give every event an id of its own." name:"own-ids"`
+	First         int64   `help:"Number of the first event."`
+	Batch         int64   `help:"Events of one request." default:"1"`
+	NDJSON        bool    `help:"Post batches as lines, not as arrays." name:"ndjson"`
+	Queued        bool    `help:"Count an answer as accepted only when it says that the event is queued."`
 }
 
 // Run posts all events, reports twice a second and once at the end.
 func (c benchLoadCommand) Run(s streams) error {
 	g := &generator{benchLoadCommand: c, run: strconv.FormatInt(time.Now().UnixNano(), 36)}
+	g.over = &http.Transport{MaxIdleConns: c.Connections, MaxIdleConnsPerHost: c.Connections, DisableCompression: true}
+	defer g.over.CloseIdleConnections()
+	if c.Warm > 0 {
+		if err := g.load(s.out, c.First, c.Warm, 0); err != nil {
+			return err
+		}
+		if _, err := os.Stdin.Read(make([]byte, 1)); err != nil {
+			return nil // nobody wants the rest
+		}
+	}
+	if err := g.load(s.out, c.First+c.Warm, c.Events, c.Rate); err != nil {
+		return err
+	}
+	_, _ = io.Copy(io.Discard, os.Stdin) // what it used is looked at before it goes
+	return nil
+}
+
+// generator is what the loads share.
+type generator struct {
+	benchLoadCommand
+	run  string // makes ids of this run unlike those of another
+	over *http.Transport
+}
+
+// load posts so many events from a number on, and reports.
+func (g *generator) load(out io.Writer, first, events int64, rate float64) error {
+	l := &load{generator: g, first: first, events: events, took: newLatencies(), late: newLatencies()}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	var posting sync.WaitGroup
-	took := make([][]time.Duration, c.Connections)
-	failed := make([]error, c.Connections)
-	over := &http.Transport{MaxIdleConns: c.Connections, MaxIdleConnsPerHost: c.Connections, DisableCompression: true}
-	defer over.CloseIdleConnections()
-	began := time.Now()
-	for i := range c.Connections {
-		posting.Go(func() { took[i], failed[i] = g.post(over) })
+	failed := make([]error, g.Connections)
+	l.began = time.Now()
+	take := l.next
+	if rate > 0 {
+		take = l.schedule(ctx, rate)
+	}
+	for i := range g.Connections {
+		posting.Go(func() { failed[i] = l.post(take) })
 	}
 	done := make(chan struct{})
 	go func() { posting.Wait(); close(done) }()
-	g.progress(ctx, s.out, done)
+	l.progress(out, done)
 	if err := errors.Join(failed...); err != nil {
 		return err
 	}
-	report := g.report()
-	report.Done, report.Began, report.Ended = true, began.UnixNano(), time.Now().UnixNano()
-	all := slices.Concat(took...)
-	slices.Sort(all)
-	report.P50, report.P99 = millis(quantile(all, 0.5)), millis(quantile(all, 0.99))
-	return writeLine(s.out, report)
+	report := l.report()
+	report.Done, report.Began, report.Ended = true, l.began.UnixNano(), time.Now().UnixNano()
+	report.Answer, report.Late = l.took.summary(), l.late.summary()
+	report.P50, report.P99 = report.Answer.P50, report.Answer.P99
+	return writeLine(out, report)
+}
+
+// load is what the connections share.
+type load struct {
+	*generator
+	first, events int64
+	began         time.Time
+	took          *latencies // from when a request was due to its answer
+	late          *latencies // from when it was due to its first byte
+
+	taken, sent, accepted, retried, refused atomic.Int64
+
+	sample atomic.Pointer[string] // the first refusal
 }
 
 // progress reports until done is closed.
-func (g *generator) progress(ctx context.Context, out io.Writer, done <-chan struct{}) {
+func (l *load) progress(out io.Writer, done <-chan struct{}) {
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		select {
 		case <-done:
 			return
-		case <-ctx.Done():
-			return
 		case <-tick.C:
-			_ = writeLine(out, g.report())
+			_ = writeLine(out, l.report())
 		}
 	}
 }
 
-// generator is what the connections share.
-type generator struct {
-	benchLoadCommand
-	run string // makes ids of this run unlike those of another
-
-	next, sent, accepted, retried, refused atomic.Int64
-
-	sample atomic.Pointer[string] // the first refusal
-}
-
-func (g *generator) report() loadReport {
-	r := loadReport{Sent: g.sent.Load(), Accepted: g.accepted.Load(), Retried: g.retried.Load(), Refused: g.refused.Load()}
-	if text := g.sample.Load(); text != nil {
+func (l *load) report() loadReport {
+	r := loadReport{Sent: l.sent.Load(), Accepted: l.accepted.Load(), Retried: l.retried.Load(), Refused: l.refused.Load()}
+	if text := l.sample.Load(); text != nil {
 		r.Sample = *text
 	}
 	return r
 }
 
-// post takes numbers until there are none left, and returns how long each answer took.
-func (g *generator) post(over *http.Transport) ([]time.Duration, error) {
-	took := make([]time.Duration, 0, g.Events/int64(g.Connections)+1024)
-	var event []byte
+// shot is one request that is due.
+type shot struct {
+	number, events int64
+	due            time.Time // zero: now
+}
+
+// next is the next request of a closed loop; false when there is none.
+func (l *load) next() (shot, bool) {
+	n := l.taken.Add(l.Batch) - l.Batch
+	return shot{number: l.first + n, events: min(l.Batch, l.events-n)}, n < l.events
+}
+
+// post takes requests until there are none left.
+func (l *load) post(take func() (shot, bool)) error {
+	var body []byte
 	for {
-		number := g.next.Add(g.Batch) - g.Batch
-		if number >= g.Events {
-			return took, nil
+		s, ok := take()
+		if !ok {
+			return nil
 		}
-		n := min(g.Batch, g.Events-number)
-		event = g.appendRequest(event[:0], g.First+number, n)
+		body = l.appendRequest(body[:0], s)
+		due := s.due
+		if due.IsZero() {
+			due = time.Now()
+		}
+		l.late.note(time.Since(due))
 		for again := true; again; {
-			start := time.Now()
 			var err error
-			if again, err = g.exchange(over, event, n); err != nil {
-				return nil, fmt.Errorf("post event %d: %w", number, err)
+			if again, err = l.exchange(body, s.events); err != nil {
+				return fmt.Errorf("post event %d: %w", s.number, err)
 			}
-			took = append(took, time.Since(start))
 		}
+		l.took.note(time.Since(due))
 	}
 }
 
 // exchange posts one request of so many events and counts the answer; again says that the same is to be sent once more.
-func (g *generator) exchange(over *http.Transport, request []byte, events int64) (again bool, err error) {
-	status, answer, err := g.send(over, request)
+func (l *load) exchange(request []byte, events int64) (again bool, err error) {
+	status, answer, err := l.send(request)
 	if err != nil {
 		return false, err
 	}
-	if status == http.StatusServiceUnavailable {
-		g.retried.Add(1)
-		time.Sleep(50 * time.Millisecond)
-		return true, nil
-	}
-	g.sent.Add(events)
 	accepted := int64(0)
 	if status == http.StatusOK || status == http.StatusAccepted {
 		accepted = events
-		if g.Queued {
+		if l.Queued {
 			accepted = int64(bytes.Count(answer, []byte(`"queued"`)))
 		}
 	}
-	g.accepted.Add(accepted)
+	if status == http.StatusServiceUnavailable || accepted < events && bytes.Contains(answer, []byte(`"retryable":true`)) {
+		l.retried.Add(1)
+		time.Sleep(50 * time.Millisecond)
+		return true, nil
+	}
+	l.sent.Add(events)
+	l.accepted.Add(accepted)
 	if accepted == events {
 		return false, nil
 	}
-	g.refused.Add(events - accepted)
+	l.refused.Add(events - accepted)
 	text := fmt.Sprintf("%d %.200s", status, answer)
-	g.sample.CompareAndSwap(nil, &text)
+	l.sample.CompareAndSwap(nil, &text)
 	return false, nil
 }
 
-// send posts one event and reads the answer.
-func (g *generator) send(over *http.Transport, event []byte) (status int, answer []byte, err error) {
-	request, err := http.NewRequest(http.MethodPost, "http://"+g.Target+g.Path, bytes.NewReader(event))
+// send posts one request and reads the answer.
+func (g *generator) send(body []byte) (status int, answer []byte, err error) {
+	request, err := http.NewRequest(http.MethodPost, "http://"+g.Target+g.Path, bytes.NewReader(body))
 	if err != nil {
 		return 0, nil, err
 	}
-	request.Header.Set("Content-Type", "application/json; charset=utf-8")
+	request.Header.Set("Content-Type", g.contentType())
 	if g.Token != "" {
 		request.Header.Set("Authorization", "Bearer "+g.Token)
 	}
-	response, err := over.RoundTrip(request)
+	response, err := g.over.RoundTrip(request)
 	if err != nil {
 		return 0, nil, err
 	}
 	defer func() { _ = response.Body.Close() }()
-	answer, err = io.ReadAll(io.LimitReader(response.Body, 64<<10))
+	answer, err = io.ReadAll(io.LimitReader(response.Body, 1<<20))
 	return response.StatusCode, answer, err
 }
 
-// appendRequest writes a request of n events from a number on: one alone, or an array.
-func (g *generator) appendRequest(to []byte, number, n int64) []byte {
-	if n == 1 {
-		return g.appendEvent(to, number)
+// contentType is how the events of a request are put together.
+func (g *generator) contentType() string {
+	if g.NDJSON {
+		return "application/x-ndjson"
 	}
-	separator := byte('[')
-	for i := range n {
-		to = append(to, separator)
-		to = g.appendEvent(to, number+i)
-		separator = ','
-	}
-	return append(to, ']')
+	return "application/json; charset=utf-8"
 }
-
-// authorsPerEntity is how many people talk at once on each entity of a bench: each one's events go in order, one at a time.
-const authorsPerEntity = 997
-
-// appendEvent writes the event with a number, of about g.Size bytes.
-func (g *generator) appendEvent(to []byte, number int64) []byte {
-	start := len(to)
-	entity := number % g.Registrations
-	author := strconv.FormatInt(number/g.Registrations%authorsPerEntity, 10)
-	to = append(to, `{"type":"message",`...)
-	to = append(to, sequenceMark...)
-	to = strconv.AppendInt(to, number, 10)
-	if g.OwnIDs {
-		to = append(to, `,"id":"`+g.run+"-"...)
-		to = strconv.AppendInt(to, number, 10)
-		to = append(to, '"')
-	}
-	to = append(to, `,"coordinate":{"companyKey":"`+benchCompany+`","networkKey":"bench","externalId":"e`...)
-	to = strconv.AppendInt(to, entity, 10)
-	to = append(to, `","normalizedAuthorId":"a`+author+`","messageId":"m`...)
-	to = strconv.AppendInt(to, number, 10)
-	to = append(to, `","scope":"PRIVATE"},"author":{"id":"a`+author+`","fullName":"Ann Other","properties":{}},"publishedTS":1700000000123,"receivedTS":1700000000456,"text":"`...)
-	if fill := g.Size - (len(to) - start) - 2; fill > 0 {
-		to = append(to, strings.Repeat("x", fill)...)
-	}
-	return append(to, `"}`...)
-}
-
-// quantile returns the value at q of sorted values; 0 when there are none.
-func quantile(sorted []time.Duration, q float64) time.Duration {
-	if len(sorted) == 0 {
-		return 0
-	}
-	return sorted[min(len(sorted)-1, int(q*float64(len(sorted))))]
-}
-
-// millis is a duration in milliseconds.
-func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

@@ -1,0 +1,53 @@
+package main
+
+import (
+	"context"
+	"fmt"
+)
+
+// rows measures cells turn by turn, and in each turn the straight generator, the relay and the gateway after each other, so that a drift
+// of the machine meets all of them.
+func (r *benchRoom) rows(ctx context.Context, cells []benchCell) ([]benchRow, error) {
+	rows := make([]benchRow, len(cells))
+	for i, cell := range cells {
+		rows[i] = benchRow{cell: cell, Cell: cell.name, Registrations: cell.registrations, Size: cell.size, Batch: cell.batch}
+	}
+	kinds := []string{partGenerator, partRelay, partGateway}
+	r.plan.runs += r.Alternations * len(rows) * len(kinds)
+	for turn := range r.Alternations {
+		for i := range rows {
+			for _, kind := range kinds {
+				result, err := r.take(ctx, kind, rows[i].cell)
+				if err != nil {
+					return nil, fmt.Errorf("measure %s of cell %s: %w", kind, rows[i].Cell, err)
+				}
+				r.plan.done++
+				rows[i].add(kind, result)
+				r.say("%s, turn %d of %d: %-9s %8.0f events/s, lost %d, doubled %d", rows[i].Cell, turn+1, r.Alternations,
+					kind, result.Rate, result.Lost, result.Doubled)
+			}
+		}
+	}
+	return rows, nil
+}
+
+// take is one run on a stack of its own.
+func (r *benchRoom) take(ctx context.Context, kind string, c benchCell) (benchResult, error) {
+	s, err := r.openStack(ctx, stackSetup{
+		kind: kind, registrations: c.registrations, numbers: c.warm() + c.events, delay: c.delay, noAppendOnly: c.noAppendOnly,
+	})
+	if err != nil {
+		return benchResult{}, err
+	}
+	defer s.abandon()
+	load := benchLoad{warm: c.warm(), events: c.events, size: c.size, connections: r.Connections, registrations: c.registrations}
+	if kind == partGateway {
+		load.batch, load.ndjson = c.batch, c.ndjson // the relay knows nothing of batches
+	}
+	result, err := s.run(ctx, load)
+	if err != nil {
+		return result, err
+	}
+	result.Ledger, err = s.close(ctx)
+	return result, err
+}
