@@ -41,7 +41,7 @@ func killRedis(t *testing.T, name string, args []string, kills int) {
 	load.stop()
 	require.LessOrEqual(t, slowest, 2*time.Second, "accepting goes on after the first PONG")
 	found := awaitFates(t, server.Client())
-	c := load.carriedTo(t, bot)
+	c := load.carriedTo(bot)
 	forgotten := load.count.Load() - found.Accepted
 	if name == "always" { // everysec puts off its writes while it syncs, and answers all the same
 		require.Empty(t, c.lost)

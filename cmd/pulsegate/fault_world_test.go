@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -123,18 +124,18 @@ func (a *auditor) balanced(t testing.TB) int64 {
 // stored is an event that a gateway has accepted.
 type stored struct {
 	page     int
-	own      string    // the source's id
 	posted   time.Time // for the first time
 	accepted time.Time
 }
 
 // loadConfig says what a source posts.
 type loadConfig struct {
-	rate    int // events a second
-	pages   int // in turn
-	writers int // requests at once; 0 means 32
-	limit   int // events; 0 means until it is stopped
-	tries   int // of one event, each at another gateway, before a failure is visible; 0: each is one
+	rate    int   // events a second
+	pages   int   // in turn
+	only    []int // these pages, in turn; nil: all of them
+	writers int   // requests at once; 0 means 32
+	limit   int   // events; 0 means until it is stopped
+	tries   int   // of one event, each at another gateway, before a failure is visible; 0: each is one
 }
 
 // load posts events at a rate, each again until it is accepted, at the next gateway of a fleet: a source's part of the promise.
@@ -151,7 +152,6 @@ type load struct {
 
 	mu       sync.Mutex
 	ids      map[string]stored // by the gateway's id
-	own      map[string]string // the gateway's id by the source's
 	refusals map[string]int    // by status and what was said
 	bare     int               // refusals without Retry-After
 }
@@ -161,7 +161,7 @@ func startLoad(t testing.TB, f *fleet, cfg loadConfig) *load {
 	if cfg.writers == 0 {
 		cfg.writers = 32
 	}
-	l := &load{cfg: cfg, fleet: f, poster: newPoster(t), ids: map[string]stored{}, own: map[string]string{}, refusals: map[string]int{}, given: make(chan struct{})}
+	l := &load{cfg: cfg, fleet: f, poster: newPoster(t), ids: map[string]stored{}, refusals: map[string]int{}, given: make(chan struct{})}
 	l.poster.client.Transport.(*http.Transport).MaxIdleConnsPerHost = cfg.writers
 	done := make(chan struct{})
 	var writers sync.WaitGroup
@@ -197,7 +197,10 @@ func (l *load) finish(t testing.TB) {
 // post posts the n-th event until it is accepted, however long that takes.
 func (l *load) post(n int) {
 	page := n % l.cfg.pages
-	e := stored{page: page, own: fmt.Sprintf("own-%d", n), posted: time.Now()}
+	if l.cfg.only != nil {
+		page = l.cfg.only[n%len(l.cfg.only)]
+	}
+	e := stored{page: page, posted: time.Now()}
 	event := eventOf(pageName(page), fmt.Sprintf("author-%d", n%97), n)
 	for try := 1; ; try++ {
 		began := time.Now()
@@ -225,7 +228,6 @@ func (l *load) post(n int) {
 func (l *load) note(e stored, id string) {
 	l.mu.Lock()
 	l.ids[id] = e
-	l.own[e.own] = id
 	l.mu.Unlock()
 	l.count.Add(1)
 }
@@ -263,36 +265,69 @@ func (l *load) saysNothingOfRedis(t testing.TB) {
 	}
 }
 
-// carried is what became of what a source posted, as a bot saw it.
+// carried is what became of what a load posted, as a bot saw it.
 type carried struct {
 	lost    []stored
 	again   int           // deliveries that began anew: a first try of an event that had one before
+	strange int           // events that nobody was told are accepted
+	doubled int           // events of the source's that came under two ids
 	longest time.Duration // from acceptance to the first arrival
 }
 
 // carriedTo holds what a bot saw against what was accepted.
-func (l *load) carriedTo(t testing.TB, bot *recorder) carried {
-	t.Helper()
+func (l *load) carriedTo(bot *recorder) carried {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var c carried
-	seen := map[string]bool{}
+	seen, names := map[string]bool{}, map[string]string{}
 	for _, a := range bot.all() {
 		e, ok := l.ids[a.id]
-		require.True(t, ok, "the bot sees accepted events only")
 		switch {
+		case !ok && !seen[a.id]:
+			c.strange++
 		case a.try == 1 && seen[a.id]:
 			c.again++
 		case !seen[a.id]:
 			c.longest = max(c.longest, a.at.Sub(e.accepted))
 		}
-		seen[a.id] = true
+		event := fmt.Sprint(a.page, " ", a.n)
+		if name, ok := names[event]; ok && name != a.id {
+			c.doubled++
+		}
+		seen[a.id], names[event] = true, a.id
 	}
 	for id, e := range l.ids {
 		if !seen[id] {
 			c.lost = append(c.lost, e)
 		}
 	}
+	return c
+}
+
+// timesTo are the times, sorted, from posting events to their arrival at a bot, of those posted in a stretch of time.
+func (l *load) timesTo(bot *recorder, from, to time.Time) []time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var times []time.Duration
+	seen := map[string]bool{}
+	for _, a := range bot.all() {
+		e, ok := l.ids[a.id]
+		if ok && !seen[a.id] && e.posted.After(from) && e.posted.Before(to) {
+			times = append(times, a.at.Sub(e.posted))
+		}
+		seen[a.id] = true
+	}
+	slices.Sort(times)
+	return times
+}
+
+// nothingLost requires that a bot saw everything that was accepted, under one id, and nothing else.
+func (l *load) nothingLost(t testing.TB, bot *recorder) carried {
+	t.Helper()
+	c := l.carriedTo(bot)
+	require.Empty(t, c.lost)
+	require.Zero(t, c.strange, "the bot sees accepted events only")
+	require.Zero(t, c.doubled, "each under one id")
 	return c
 }
 

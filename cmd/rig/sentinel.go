@@ -22,17 +22,23 @@ type Sentinels struct {
 func StartSentinels(tb TB, master *Server, n int) *Sentinels {
 	tb.Helper()
 	s := new(Sentinels)
-	var addresses []string
 	for range n {
-		one := launchSentinel(tb, master, n/2+1)
-		s.Servers = append(s.Servers, one)
-		addresses = append(addresses, one.Addr)
+		s.Servers = append(s.Servers, launchSentinel(tb, master, n/2+1))
 	}
-	s.URL = "redis+sentinel://" + strings.Join(addresses, ",") + "/" + MasterName
+	s.URL = "redis+sentinel://" + strings.Join(s.Addresses(), ",") + "/" + MasterName
 	for _, one := range s.Servers {
 		await(tb, "sentinels", func(ctx context.Context) error { return one.watches(ctx, n) })
 	}
 	return s
+}
+
+// Addresses are the host:port of each sentinel.
+func (s *Sentinels) Addresses() []string {
+	var list []string
+	for _, one := range s.Servers {
+		list = append(list, one.Addr)
+	}
+	return list
 }
 
 // Master is the host:port of the master, as the first sentinel that answers knows it.

@@ -62,7 +62,7 @@ func StartReplicaAt(tb TB, primary *Server, addr string) *Server {
 	cfg := primary.cfg
 	cfg.Args = append(append([]string(nil), cfg.Args...), "--replicaof", strings.Replace(addr, ":", " ", 1))
 	s := StartServer(tb, cfg)
-	s.awaitLink()
+	s.AwaitLink()
 	return s
 }
 
@@ -150,8 +150,8 @@ func (s *Server) AwaitAnswer() {
 	})
 }
 
-// awaitLink waits until a replica has its primary's data.
-func (s *Server) awaitLink() {
+// AwaitLink waits until the server is a replica that has its primary's data.
+func (s *Server) AwaitLink() {
 	s.tb.Helper()
 	await(s.tb, "replica", func(ctx context.Context) error {
 		info, err := s.client.Info(ctx, "replication").Result()
