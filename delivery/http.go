@@ -173,13 +173,12 @@ func (c *caller) do(ctx context.Context, p call) outcome {
 }
 
 func (p call) setHeaders(h http.Header) {
-	h["Content-Type"] = []string{"application/json; charset=utf-8"}
-	h["User-Agent"] = []string{userAgent}
-	h["X-Request-Id"] = []string{p.requestID}
-	h["x-amzn-RequestId"] = []string{p.requestID}
-	h["webhook-id"] = []string{p.eventID}
-	h["webhook-timestamp"] = []string{strconv.FormatInt(p.timestamp, 10)}
-	h["Pulsegate-Try"] = []string{strconv.Itoa(p.try)}
+	v := [...]string{ // the values, in one piece
+		"application/json; charset=utf-8", userAgent, p.requestID, p.eventID, strconv.FormatInt(p.timestamp, 10), strconv.Itoa(p.try),
+	}
+	h["Content-Type"], h["User-Agent"] = v[0:1:1], v[1:2:2]
+	h["X-Request-Id"], h["x-amzn-RequestId"] = v[2:3:3], v[2:3:3]
+	h["webhook-id"], h["webhook-timestamp"], h["Pulsegate-Try"] = v[3:4:4], v[4:5:5], v[5:6:6]
 	switch p.creds.Type {
 	case HMAC:
 		sig := sign(p.creds.Secret, p.eventID, p.timestamp, p.body)

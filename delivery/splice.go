@@ -1,9 +1,8 @@
 package delivery
 
 import (
-	"bytes"
-	"encoding/json"
-	"sort"
+	"cmp"
+	"slices"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/pulsegate/pulsegate/health"
@@ -17,61 +16,79 @@ type edit struct {
 
 // splice returns the event as the registration's bot gets it: the bytes as they came, with the fields set that are the gateway's.
 func (ev *event) splice(r *Registration, state health.State, c health.Counts, owner *Owner) ([]byte, error) {
-	edits := make([]edit, 0, 4)
-	bot, err := jsontext.AppendQuote(nil, r.AppID)
-	if err != nil {
+	var room [4]edit
+	edits, text := room[:0], make([]byte, 0, 256)
+	add := func(at span, from int) { edits = append(edits, edit{at, text[from:len(text):len(text)]}) }
+	// set begins a field that follows the others, or replaces the value of one that is there.
+	set := func(name string, at span) (span, int) {
+		from := len(text)
+		if at.given() {
+			return at, from
+		}
+		text = append(append(append(text, ',', '"'), name...), '"', ':')
+		return span{ev.end, ev.end}, from
+	}
+	at, from := ev.botID, 0
+	var err error
+	if !at.given() {
+		at, text = span{ev.coordinate, ev.coordinate}, append(text, `"botId":`...)
+	}
+	if text, err = jsontext.AppendQuote(text, r.AppID); err != nil {
 		return nil, err
 	}
-	if ev.botID.given() {
-		edits = append(edits, edit{ev.botID, bot})
-	} else {
-		edits = append(edits, edit{span{ev.coordinate, ev.coordinate}, append(append([]byte(`"botId":`), bot...), ',')})
+	if !ev.botID.given() {
+		text = append(text, ',')
 	}
-	set := func(name string, at span, value []byte) {
-		if at.given() {
-			edits = append(edits, edit{at, value})
-			return
-		}
-		text := make([]byte, 0, len(name)+len(value)+4)
-		text = append(append(append(text, ',', '"'), name...), '"', ':')
-		edits = append(edits, edit{span{ev.end, ev.end}, append(text, value...)})
-	}
+	add(at, from)
 	if len(r.Metadata) > 0 {
-		set("metadata", ev.metadata, r.Metadata)
+		at, from = set("metadata", ev.metadata)
+		text = append(text, r.Metadata...)
+		add(at, from)
 	}
-	set("health", ev.health, healthValue(state, c))
+	at, from = set("health", ev.health)
+	text = appendHealth(text, state, c)
+	add(at, from)
 	if owner != nil {
-		value, err := json.Marshal(owner)
-		if err != nil {
+		at, from = set("owner", ev.ownerAt)
+		if text, err = owner.appendTo(text); err != nil {
 			return nil, err
 		}
-		set("owner", ev.ownerAt, value)
+		add(at, from)
 	}
 	return apply(ev.body, edits), nil
 }
 
-func healthValue(state health.State, c health.Counts) []byte {
-	b := make([]byte, 0, 72)
+func appendHealth(b []byte, state health.State, c health.Counts) []byte {
 	b = append(append(b, `{"status":"`...), state...)
 	b = appendInt(append(b, `","failureCount":`...), c.Failed)
 	b = appendInt(append(b, `,"successCount":`...), c.Acknowledged)
 	return append(b, '}')
 }
 
+// appendTo writes the owner as a bot reads it.
+func (o *Owner) appendTo(b []byte) (out []byte, err error) {
+	if b, err = jsontext.AppendQuote(append(b, `{"type":`...), string(o.Type)); err != nil {
+		return nil, err
+	}
+	if o.AppID != "" {
+		if b, err = jsontext.AppendQuote(append(b, `,"appId":`...), o.AppID); err != nil {
+			return nil, err
+		}
+	}
+	return append(b, '}'), nil
+}
+
 // apply carries out edits that do not overlap; insertions at one place keep their order.
 func apply(body []byte, edits []edit) []byte {
-	sort.SliceStable(edits, func(i, j int) bool { return edits[i].at.from < edits[j].at.from })
+	slices.SortStableFunc(edits, func(a, b edit) int { return cmp.Compare(a.at.from, b.at.from) })
 	size := len(body)
 	for _, e := range edits {
 		size += len(e.text)
 	}
-	out := bytes.NewBuffer(make([]byte, 0, size))
-	last := int64(0)
+	out, last := make([]byte, 0, size), int64(0)
 	for _, e := range edits {
-		out.Write(body[last:e.at.from])
-		out.Write(e.text)
+		out = append(append(out, body[last:e.at.from]...), e.text...)
 		last = e.at.to
 	}
-	out.Write(body[last:])
-	return out.Bytes()
+	return append(out, body[last:]...)
 }
