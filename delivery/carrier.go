@@ -23,6 +23,7 @@ type Carrier struct {
 	views   *views
 	guard   *guard
 	caller  *caller
+	keeper  *keeper
 	log     *slog.Logger
 	slots   chan struct{} // tries at once
 	signal  chan struct{} // something was put into the outbox
@@ -78,6 +79,7 @@ func New(cfg Config) (*Carrier, error) {
 		dial = c.guard.dialer()
 	}
 	c.caller = newCaller(dial, cfg.CallbackCA)
+	c.keeper = newKeeper(c.store, cfg.Log)
 	c.accepts = &batcher[*acceptCall]{
 		run: c.runAccepts, late: (*acceptCall).late, weight: (*acceptCall).weigh, max: batchWeight,
 		place: func(call *acceptCall) string { return c.store.place(call.shard) },
@@ -109,7 +111,11 @@ func (c *Carrier) Ready(ctx context.Context) error {
 }
 
 // Store says how the store is.
-func (c *Carrier) Store() StoreStatus { return c.store.reach.status() }
+func (c *Carrier) Store() StoreStatus {
+	s := c.store.reach.status()
+	s.Losses = c.keeper.told()
+	return s
+}
 
 // Now is the store's clock, as well as this replica knows it.
 func (c *Carrier) Now() time.Time { return c.store.now() }
@@ -173,6 +179,7 @@ func (c *Carrier) lookLoop(ctx context.Context) {
 	for {
 		c.store.locate(ctx)
 		c.prepare(ctx)
+		c.keeper.look(ctx)
 		found, err := c.store.look()
 		if err != nil && conditionOf(err) == StoreReachable { // else the store is not well, and that has been said
 			c.log.Warn("cannot look for work", "error", err)

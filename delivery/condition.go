@@ -99,6 +99,7 @@ type StoreStatus struct {
 	Since     time.Time // of the worst part, by this process's clock
 	Parts     int       // one, or on a cluster one for each shard
 	Serving   int       // those of them that work goes on in
+	Losses    []string  // what went from it while gateways ran, in words; whoever has dealt with it deletes the key pg:losses
 }
 
 // Warning says in words what is not as it should be; "" when all is well.

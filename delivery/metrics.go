@@ -21,6 +21,7 @@ type metrics struct {
 	condition   *prometheus.Desc
 	unserved    *prometheus.Desc
 	ailments    *prometheus.Desc
+	losses      *prometheus.Desc
 	books       bookDescs
 }
 
@@ -50,6 +51,7 @@ func newMetrics() *metrics {
 		condition: newDesc("store_condition", "1 for how the store is, the worst of its parts.", "condition"),
 		unserved:  newDesc("store_unserved_parts", "Parts of the store that nothing can be done in: of one, or on a cluster of the shards."),
 		ailments:  newDesc("store_ailments_total", "Times that one registration's data in the store could not be read or written and was left out."),
+		losses:    newDesc("store_losses_total", "Times that this process found data gone from the store, or put back what had lost its place."),
 	}
 	m.showZeros()
 	return m
@@ -88,6 +90,7 @@ func (c *Carrier) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.metrics.condition
 	ch <- c.metrics.unserved
 	ch <- c.metrics.ailments
+	ch <- c.metrics.losses
 	c.metrics.books.describe(ch)
 }
 
@@ -247,5 +250,6 @@ func (c *Carrier) collectStore(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(c.metrics.condition, prometheus.GaugeValue, value, string(condition))
 	}
 	ch <- prometheus.MustNewConstMetric(c.metrics.unserved, prometheus.GaugeValue, float64(status.Parts-status.Serving))
+	ch <- prometheus.MustNewConstMetric(c.metrics.losses, prometheus.CounterValue, float64(c.keeper.count.Load()))
 	ch <- prometheus.MustNewConstMetric(c.metrics.ailments, prometheus.CounterValue, float64(c.store.sick.count.Load()))
 }

@@ -159,6 +159,13 @@ func (s *store) load(ctx context.Context) error {
 	if err := s.same(ctx, "pg:key", s.sealer.keyID, "the secrets in this Redis are sealed with key %s, and this gateway has key %s: start it with the --key-file that made them"); err != nil {
 		return err
 	}
+	every := make([]health.Shard, health.Shards)
+	for i := range every {
+		every[i] = health.Shard(i)
+	}
+	if _, err := s.mark(ctx, every); err != nil {
+		return err
+	}
 	sc := s.scripts
 	for _, script := range []*redis.Script{sc.accept, sc.settle, sc.look, sc.change, sc.control, sc.handoffs, sc.take, sc.update, sc.gather, sc.mark} {
 		if err := script.Load(ctx, s.client).Err(); err != nil {

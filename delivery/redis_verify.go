@@ -111,6 +111,13 @@ func (v *verifier) begin(ctx context.Context) error {
 	case shards != strconv.Itoa(health.Shards):
 		return fmt.Errorf("this Redis holds data in %s shards, and %d are known here", shards, health.Shards)
 	}
+	losses, err := v.store.losses(ctx)
+	if err != nil {
+		return err
+	}
+	for _, loss := range losses {
+		v.find(CheckLoss, lossesKey, loss+" (delete this key when it has been dealt with)")
+	}
 	channels := map[string]bool{}
 	err = v.onMasters(ctx, func(ctx context.Context, server redis.Cmdable) error {
 		list, err := server.PubSubChannels(ctx, "pg:wake:*").Result()

@@ -19,6 +19,7 @@ for i = 1, 2 do
       reply[#reply + 1] = json
     else
       redis.call('ZREM', KEYS[i], id) -- nothing behind it
+      redis.call('HINCRBY', KEYS[3], '#', -1)
     end
   end
 end

@@ -11,6 +11,7 @@ if ARGV[3] ~= '0' then
   return 1
 end
 redis.call('ZREM', KEYS[1], id)
+redis.call('HINCRBY', KEYS[2], '#', -1)
 redis.call('DEL', KEYS[4])
 local rank = ARGV[4] == '1' and redis.call('ZRANK', KEYS[3], id)
 if rank and rank >= redis.call('ZCARD', KEYS[3]) - LISTED then

@@ -15,6 +15,7 @@ type Check string
 
 // The checks.
 const (
+	CheckLoss      Check = "loss"      // nothing went from the store while gateways ran
 	CheckLedger    Check = "ledger"    // accepted is the sum of the fates and of what is queued
 	CheckQueue     Check = "queue"     // events and bytes of a queue are as many as are noted
 	CheckWindow    Check = "window"    // the sums of a window are those of its slots
@@ -26,7 +27,7 @@ const (
 
 // Checks are all checks, the gravest first.
 func Checks() []Check {
-	return []Check{CheckLedger, CheckQueue, CheckWindow, CheckAttention, CheckIndex, CheckOutbox, CheckLeftover}
+	return []Check{CheckLoss, CheckLedger, CheckQueue, CheckWindow, CheckAttention, CheckIndex, CheckOutbox, CheckLeftover}
 }
 
 // Finding is one thing that is not as it must be.

@@ -137,6 +137,9 @@ func (g *Gateway) getReadyz(ctx context.Context, c *call) (answer, error) {
 	} else if w := store.Warning(); w != "" {
 		warnings = append(warnings, w)
 	}
+	for _, loss := range store.Losses {
+		warnings = append(warnings, "store: data was lost: "+loss)
+	}
 	status := http.StatusOK
 	if len(missing) > 0 {
 		status = http.StatusServiceUnavailable

@@ -217,7 +217,7 @@ func TestOfManyReplicasOneMakesTheTransition(t *testing.T) {
 		}
 		require.Equal(t, 1, won)
 		require.EqualValues(t, 1, w.client.ZCard(t.Context(), w.keys.Notices).Val())
-		require.EqualValues(t, 1, w.client.HLen(t.Context(), w.keys.OutData).Val())
+		require.EqualValues(t, 2, w.client.HLen(t.Context(), w.keys.OutData).Val(), "the entry, and how many there are")
 		require.Equal(t, "1", w.field("n"))
 	})
 }

@@ -20,12 +20,12 @@ local function note_state(led, was, is)
   if is ~= 'HEALTHY' then redis.call('HINCRBY', led, 's:' .. is, 1) end
 end
 
--- Puts an entry into the outbox: out (id -> when it is due), outd (id -> JSON) and, when people may list it, told (id -> time).
+-- Puts an entry into the outbox: out (id -> when it is due), outd (id -> JSON; # -> how many are pending) and, when people may list it, told (id -> time).
 -- The lists keep the last 10,000 entries; one that is still due is never dropped, but leaves when it is done.
 local LISTED = 10000
 local function outbox_put(out, outd, told, id, at, json)
   redis.call('HSET', outd, id, json)
-  redis.call('ZADD', out, num(at), id)
+  if redis.call('ZADD', out, num(at), id) == 1 then redis.call('HINCRBY', outd, '#', 1) end
   if not told then return end
   redis.call('ZADD', told, num(at), id)
   local over = redis.call('ZCARD', told) - LISTED

@@ -117,6 +117,7 @@ func (c verifyCommand) print(out io.Writer, found delivery.Verification) error {
 
 // checkTitles say what is wrong when a check found something.
 var checkTitles = map[delivery.Check]string{
+	delivery.CheckLoss:      "LOSS: data that went from the store while gateways ran",
 	delivery.CheckLedger:    "LEDGER: accepted is not the sum of the fates and of what is queued",
 	delivery.CheckQueue:     "QUEUE: what is noted of a queue is not what lies in it",
 	delivery.CheckWindow:    "WINDOW: the sums are not those of the slots",
