@@ -43,6 +43,15 @@ func (b *benchReport) bars() []benchBar {
 	if few != nil && many != nil {
 		bars = append(bars, atMost("CPU per event, 10,000 registrations / 100", 1.2, medianRatio(many.Gateway, few.Gateway, benchResult.path)))
 	}
+	for _, row := range b.Open {
+		bars = append(bars, row.bars()...)
+	}
+	if b.Backlog != nil {
+		bars = append(bars, b.Backlog.bar())
+	}
+	if b.Slow != nil {
+		bars = append(bars, b.Slow.bars()...)
+	}
 	return bars
 }
 

@@ -107,3 +107,24 @@ func (b *benchStore) registerOne(ctx context.Context, client *http.Client, addre
 		}
 	}
 }
+
+// fetch reads a page of the gateway's API into v.
+func (b *benchStore) fetch(ctx context.Context, client *http.Client, url string, v any) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", url, err)
+	}
+	request.Header.Set("Authorization", "Bearer "+b.token)
+	answer, err := client.Do(request)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", url, err)
+	}
+	defer func() { _ = answer.Body.Close() }()
+	if answer.StatusCode != http.StatusOK {
+		return fmt.Errorf("read %s: status %d", url, answer.StatusCode)
+	}
+	if err := json.NewDecoder(answer.Body).Decode(v); err != nil {
+		return fmt.Errorf("read %s: %w", url, err)
+	}
+	return nil
+}

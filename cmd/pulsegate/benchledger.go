@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/pulsegate/pulsegate/delivery"
@@ -47,4 +48,13 @@ func (s *stack) verify(ctx context.Context) (benchLedger, error) {
 
 func (l *benchLedger) problem(format string, args ...any) {
 	l.Problems = append(l.Problems, fmt.Sprintf(format, args...))
+}
+
+// judge is nil when the ledger balances.
+func (l benchLedger) judge(of string) error {
+	var failures []error
+	for _, problem := range l.Problems {
+		failures = append(failures, fmt.Errorf("%s: the ledger does not balance: %s", of, problem))
+	}
+	return errors.Join(failures...)
 }

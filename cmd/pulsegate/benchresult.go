@@ -21,6 +21,7 @@ type benchResult struct {
 	Most     int64              `json:"mostAtOnce"`
 	CPU      map[string]float64 `json:"cpuSecondsPer1000Events"` // by process, from the first event to the last
 	Peak     map[string]int64   `json:"peakBytes"`               // by process, over its whole life
+	Others   float64            `json:"otherCores"`              // cores that were busy with anything but the bench
 	Ledger   benchLedger        `json:"ledger,omitzero"`         // of a gateway
 	Sample   string             `json:"refusal,omitempty"`
 }
@@ -39,10 +40,10 @@ func resultOf(load loadReport, bots botsReport, arrived int64) benchResult {
 }
 
 // usage notes the CPU time of each process, and its memory.
-func (r *benchResult) usage(before, after map[string]time.Duration, peaks map[string]int64) {
-	r.CPU, r.Peak = make(map[string]float64), peaks
-	for name, used := range after {
-		r.CPU[name] = (used - before[name]).Seconds() * 1000 / float64(max(1, r.Accepted))
+func (r *benchResult) usage(before, after usage, peaks map[string]int64) {
+	r.CPU, r.Peak, r.Others = make(map[string]float64), peaks, after.others(before)
+	for name, used := range after.parts {
+		r.CPU[name] = (used - before.parts[name]).Seconds() * 1000 / float64(max(1, r.Accepted))
 	}
 }
 

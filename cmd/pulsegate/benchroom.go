@@ -30,6 +30,12 @@ func newBenchRoom(b benchCommand, s streams, log *slog.Logger) *benchRoom {
 	if _, file := s.err.(*os.File); !file {
 		s.err = &sharedWriter{to: s.err}
 	}
+	if b.Backlog == 0 {
+		b.Backlog = 200_000
+		if b.Full {
+			b.Backlog = 1_000_000
+		}
+	}
 	if quiet, err := newLog(s.err, "warn"); err == nil {
 		log = quiet // a redis-server for each run is no news
 	}

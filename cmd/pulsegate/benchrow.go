@@ -64,9 +64,7 @@ func judgeRuns(of string, runs []benchResult) error {
 		lost += r.Lost
 		refused += r.Refused
 		sample = firstOf(sample, r.Sample)
-		for _, problem := range r.Ledger.Problems {
-			failures = append(failures, fmt.Errorf("%s: the ledger does not balance: %s", of, problem))
-		}
+		failures = append(failures, r.Ledger.judge(of))
 	}
 	if lost > 0 {
 		failures = append(failures, fmt.Errorf("%s: the gateway lost %d accepted events", of, lost))

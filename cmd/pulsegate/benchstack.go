@@ -179,12 +179,16 @@ func (s *stack) run(ctx context.Context, l benchLoad) (benchResult, error) {
 		_, _ = generator.end(10 * time.Second)
 	}()
 	s.number += l.warm + l.events
-	if err := s.warm(ctx, generator, l); err != nil {
-		return benchResult{}, err
+	if l.warm > 0 {
+		if err := s.warm(ctx, generator, l); err != nil {
+			return benchResult{}, err
+		}
 	}
-	before := s.cpu(ctx)
-	if err := generator.hint(); err != nil {
-		return benchResult{}, err
+	before := s.usage(ctx)
+	if l.warm > 0 {
+		if err := generator.hint(); err != nil {
+			return benchResult{}, err
+		}
 	}
 	load, err := generator.follow(ctx, func(report loadReport) { s.progress(report, l) })
 	if err != nil {
@@ -202,7 +206,7 @@ func (s *stack) run(ctx context.Context, l benchLoad) (benchResult, error) {
 	result := resultOf(load, arrived, s.tally.arrived)
 	s.tally.arrived = arrived.Distinct
 	result.Offered = l.rate
-	result.usage(before, s.cpu(ctx), s.peaks(ctx))
+	result.usage(before, s.usage(ctx), s.peaks(ctx))
 	return result, nil
 }
 

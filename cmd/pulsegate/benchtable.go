@@ -1,31 +1,78 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"os/exec"
 	"runtime"
+	"slices"
+	"strings"
 	"text/tabwriter"
+	"time"
 )
 
 // benchReport is everything that a bench found.
 type benchReport struct {
-	Events       int64      `json:"events"`
-	Connections  int        `json:"connections"`
-	Alternations int        `json:"alternations"`
-	Size         int        `json:"size"`
-	OwnIDs       bool       `json:"ownIds"`
-	Cores        int        `json:"cores"`
-	Go           string     `json:"go"`
-	Rows         []benchRow `json:"rows"`
-	Bars         []benchBar `json:"bars"`
+	Events       int64         `json:"events"`
+	Connections  int           `json:"connections"`
+	Alternations int           `json:"alternations"`
+	Size         int           `json:"size"`
+	OwnIDs       bool          `json:"ownIds"`
+	Cores        int           `json:"cores"`
+	Go           string        `json:"go"`
+	Redis        string        `json:"redis"`
+	Seconds      float64       `json:"seconds"`    // that all of it took
+	Others       float64       `json:"otherCores"` // that were busy with anything but the bench, median of all runs
+	Rows         []benchRow    `json:"rows"`
+	Open         []benchOpen   `json:"open"`
+	Backlog      *benchBacklog `json:"backlog,omitempty"`
+	Slow         *benchSlow    `json:"slow,omitempty"`
+	Ladder       []benchLadder `json:"ladder"`
+	Bars         []benchBar    `json:"bars"`
 }
 
-func newBenchReport(b benchCommand) *benchReport {
+func newBenchReport(ctx context.Context, b benchCommand) *benchReport {
 	return &benchReport{
 		Events: b.Events, Connections: b.Connections, Alternations: b.Alternations, Size: b.Size, OwnIDs: b.OwnIDs,
-		Cores: runtime.NumCPU(), Go: runtime.Version(),
+		Cores: runtime.NumCPU(), Go: runtime.Version(), Redis: redisVersion(ctx),
 	}
+}
+
+// redisVersion is that of the redis-server on the PATH; empty when it does not say.
+func redisVersion(ctx context.Context) string {
+	text, err := exec.CommandContext(ctx, "redis-server", "--version").Output()
+	if err != nil {
+		return ""
+	}
+	_, after, _ := strings.Cut(string(text), "v=")
+	version, _, _ := strings.Cut(after, " ")
+	return version
+}
+
+// noisyCores is from how many cores on, taken by others, a report says so.
+const noisyCores = 0.2
+
+// allRuns are the runs of every cell.
+func (b *benchReport) allRuns() []benchResult {
+	var all []benchResult
+	for _, row := range b.Rows {
+		all = slices.Concat(all, row.Straight, row.Relay, row.Gateway)
+	}
+	for _, row := range b.Open {
+		all = slices.Concat(all, row.Relay, row.Gateway)
+	}
+	for _, row := range b.Ladder {
+		all = slices.Concat(all, row.Relay, row.Gateway)
+	}
+	if b.Backlog != nil {
+		all = slices.Concat(all, b.Backlog.With, b.Backlog.Without)
+	}
+	if b.Slow != nil {
+		all = append(all, b.Slow.Run)
+	}
+	return all
 }
 
 // judge is nil when every event is accounted for and nothing is void.
@@ -33,6 +80,21 @@ func (b *benchReport) judge() error {
 	var failures []error
 	for _, row := range b.Rows {
 		failures = append(failures, row.judge())
+	}
+	for _, row := range b.Open {
+		failures = append(failures, judgeRuns("cell "+row.Cell, row.Gateway))
+	}
+	if b.Backlog != nil {
+		failures = append(failures, judgeRuns("cell backlog", append(slices.Clone(b.Backlog.With), b.Backlog.Without...)))
+		for _, ledger := range b.Backlog.Ledgers {
+			failures = append(failures, ledger.judge("cell backlog"))
+		}
+	}
+	if b.Slow != nil {
+		failures = append(failures, judgeRuns("cell slow", []benchResult{b.Slow.Run}))
+	}
+	for _, row := range b.Ladder {
+		failures = append(failures, judgeRuns("cell "+row.Cell, row.Gateway))
 	}
 	return errors.Join(failures...)
 }
@@ -42,18 +104,27 @@ func (b *benchReport) print(out io.Writer, c benchCommand) error {
 	if c.JSON {
 		return writeLine(out, b)
 	}
-	_, _ = fmt.Fprintf(out, "\n%d events of %d bytes, %d connections, %d cores, medians of %d turns\n\n", b.Events, b.Size, b.Connections, b.Cores, b.Alternations)
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	b.printRows(table)
-	if err := table.Flush(); err != nil {
-		return err
+	_, _ = fmt.Fprintf(out, "\n%d cores, redis-server %s, %s; events of %d bytes, %d of them in a run of a closed loop over %d connections; medians of %d turns; %v in all\n",
+		b.Cores, b.Redis, b.Go, b.Size, b.Events, b.Connections, b.Alternations, time.Duration(b.Seconds*float64(time.Second)).Round(time.Second))
+	if b.Others >= noisyCores {
+		_, _ = fmt.Fprintf(out, "The machine was busy with other things too: they took %.1f cores. These are not the figures of the machine alone.\n", b.Others)
+	}
+	for _, section := range []func(io.Writer){b.printRows, b.printCPU, b.printPeaks, b.printOpen, b.printBacklog, b.printSlow, b.printLadder} {
+		table := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+		section(table)
+		if err := table.Flush(); err != nil {
+			return err
+		}
 	}
 	return b.printBars(out)
 }
 
 // printRows prints what was measured in closed loops.
 func (b *benchReport) printRows(table io.Writer) {
-	_, _ = fmt.Fprintln(table, "cell\tstraight/s\trelay/s\tgateway/s\tgateway:relay\tyardstick\tanswer p50\tp99\tlost\tdoubled\t")
+	if len(b.Rows) == 0 {
+		return
+	}
+	_, _ = fmt.Fprintln(table, "\nclosed loop\tstraight/s\trelay/s\tgateway/s\tgateway:relay\tyardstick\tanswer p50\tp99\tlost\tdoubled\t")
 	for _, row := range b.Rows {
 		lost, doubled := lostOf(row.Gateway)
 		_, _ = fmt.Fprintf(table, "%s\t%.0f\t%.0f\t%.0f\t%.2f\t%s\t%.1f ms\t%.1f ms\t%d\t%d\t\n", row.Cell, medianRate(row.Straight),
@@ -61,34 +132,40 @@ func (b *benchReport) printRows(table io.Writer) {
 			medianOf(row.Gateway, func(r benchResult) float64 { return r.Answer.P50 }),
 			medianOf(row.Gateway, func(r benchResult) float64 { return r.Answer.P99 }), lost, doubled)
 	}
-	_, _ = fmt.Fprint(table, "\nCPU seconds per 1,000 events\tgateway\tredis\tgenerator\tbots\trelay\tits generator\tits bots\tgateway+redis:relay\t\n")
+}
+
+// printCPU prints what each process of a closed loop used.
+func (b *benchReport) printCPU(table io.Writer) {
+	if len(b.Rows) == 0 {
+		return
+	}
+	_, _ = fmt.Fprintln(table, "\nCPU s per 1,000 events\tgateway\tredis\tgenerator\tbots\trelay\tits generator\tits bots\tgateway+redis:relay\t")
 	for _, row := range b.Rows {
 		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%.2f\t\n", row.Cell,
 			cpuText(row.Gateway, partGateway), cpuText(row.Gateway, partRedis), cpuText(row.Gateway, partGenerator), cpuText(row.Gateway, partBots),
 			cpuText(row.Relay, partRelay), cpuText(row.Relay, partGenerator), cpuText(row.Relay, partBots), row.CPURatio)
 	}
-	_, _ = fmt.Fprint(table, "\npeak memory\tgateway\tredis\tgenerator\tbots\trelay\t\n")
-	for _, row := range b.Rows {
-		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t\n", row.Cell, peakText(row.Gateway, partGateway), peakText(row.Gateway, partRedis),
-			peakText(row.Gateway, partGenerator), peakText(row.Gateway, partBots), peakText(row.Relay, partRelay))
-	}
 }
 
-// printBars prints one line for each thing that the gateway is held to.
-func (b *benchReport) printBars(out io.Writer) error {
-	if len(b.Bars) == 0 {
-		return nil
+// printPeaks prints the most memory that each process had.
+func (b *benchReport) printPeaks(table io.Writer) {
+	_, _ = fmt.Fprintln(table, "\npeak memory\tgateway\tredis\tgenerator\tbots\trelay\t")
+	line := func(name string, gateway, relay []benchResult) {
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t\n", name, peakText(gateway, partGateway), peakText(gateway, partRedis),
+			peakText(gateway, partGenerator), peakText(gateway, partBots), peakText(relay, partRelay))
 	}
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(table, "\nbar\trequired\tmeasured\t")
-	for _, bar := range b.Bars {
-		verdict := "not met"
-		if bar.Met {
-			verdict = "met"
-		}
-		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", bar.Name, bar.Required, bar.Measured, verdict)
+	for _, row := range b.Rows {
+		line(row.Cell, row.Gateway, row.Relay)
 	}
-	return table.Flush()
+	for _, row := range b.Open {
+		line(row.Cell, row.Gateway, row.Relay)
+	}
+	if b.Backlog != nil {
+		line(cellBacklog, b.Backlog.With, nil)
+	}
+	if b.Slow != nil {
+		line(cellSlow, []benchResult{b.Slow.Run}, nil)
+	}
 }
 
 // cpuText is the median CPU time of a process, in seconds per 1,000 events.
@@ -101,6 +178,9 @@ func peakText(runs []benchResult, name string) string {
 	var most int64
 	for _, r := range runs {
 		most = max(most, r.Peak[name])
+	}
+	if most == 0 {
+		return "-"
 	}
 	return megabytes(most)
 }

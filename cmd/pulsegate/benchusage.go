@@ -77,3 +77,45 @@ func (s *stack) peaks(ctx context.Context) map[string]int64 {
 	}
 	return most
 }
+
+// machineCPU is the CPU time that everything on the machine has used since it started, and what a hypervisor kept from it; 0 when the
+// system does not say.
+func machineCPU() time.Duration {
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	var ticks int64
+	for i, field := range strings.Fields(line) {
+		if i == 0 || i == 4 || i == 5 || i > 8 { // the name; idle, waiting for disks; guests, which are counted as users
+			continue
+		}
+		n, err := strconv.ParseInt(field, 10, 64)
+		if err != nil {
+			return 0
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * time.Second / ticksPerSecond
+}
+
+// usage is what was used up to one moment.
+type usage struct {
+	at      time.Time
+	machine time.Duration
+	parts   map[string]time.Duration
+}
+
+func (s *stack) usage(ctx context.Context) usage {
+	return usage{at: time.Now(), machine: machineCPU(), parts: s.cpu(ctx)}
+}
+
+// others is how many cores were busy with anything but the bench, on average since another moment; 0 when the system does not say.
+func (u usage) others(since usage) float64 {
+	used := u.machine - since.machine
+	for name, cpu := range u.parts {
+		used -= cpu - since.parts[name]
+	}
+	return max(0, ratio(used.Seconds(), u.at.Sub(since.at).Seconds()))
+}
