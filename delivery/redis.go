@@ -78,6 +78,7 @@ type store struct {
 	sick    *ailments
 
 	replicas int                                   // that must confirm what is accepted before it counts as stored
+	untold   atomic.Bool                           // the server does not say whether its append-only file is written
 	masters  atomic.Pointer[[health.Shards]string] // of a cluster
 	fit      atomic.Pointer[error]                 // what is wrong with the data that this store holds; nil: that has not been seen yet
 }

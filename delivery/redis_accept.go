@@ -165,7 +165,7 @@ func (s *store) accept(calls []*acceptCall, token func() string, lim limits) {
 	ctx, cancel := context.WithTimeout(context.Background(), batchTime)
 	defer cancel()
 	t := newTrip(s.scripts.accept, pipeline)
-	t.replicas = s.replicas
+	t.replicas, t.untold = s.replicas, &s.untold
 	s.carry(ctx, t)
 	for i := range bundled {
 		s.readAccept(groups[i], tokens[i], t.replies[i], t.errs[i])
