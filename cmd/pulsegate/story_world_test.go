@@ -295,6 +295,11 @@ func storyStore(t testing.TB) redis.UniversalClient {
 	m := miniredis.NewMiniRedis()
 	m.ClockTTL(true)
 	t.Cleanup(m.Close)
+	return storyClient(t, m)
+}
+
+// storyClient returns a client of a store in memory.
+func storyClient(t testing.TB, m *miniredis.Miniredis) redis.UniversalClient {
 	c := redis.NewClient(&redis.Options{
 		Addr: "127.0.0.1:1", Dialer: func(context.Context, string, string) (net.Conn, error) {
 			conn, err := m.Dial()
