@@ -313,20 +313,26 @@ func (l *lane) idle() bool {
 		l.worked = time.Now()
 		return false
 	}
-	if !l.pace.rests(time.Now()) {
-		return false
+	return !time.Now().Before(l.idleAt())
+}
+
+// idleAt is when a lane without work gives the lease back.
+func (l *lane) idleAt() time.Time {
+	at := l.worked.Add(linger)
+	if l.releasing {
+		at = l.worked
 	}
-	return l.releasing || time.Since(l.worked) >= linger
+	if l.pace.next.After(at) { // so that the next lane owes nothing
+		at = l.pace.next
+	}
+	return at
 }
 
 // wait sleeps until something happens or is due.
 func (l *lane) wait() {
 	due := l.renewed.Add(renewEvery)
-	if idle := l.worked.Add(linger); l.under == 0 && l.lines.events == 0 && idle.Before(due) {
+	if idle := l.idleAt(); l.under == 0 && l.lines.events == 0 && idle.Before(due) {
 		due = idle
-	}
-	if rests := l.pace.next; l.pace.every > 0 && rests.Before(due) && rests.After(time.Now()) {
-		due = rests // the registration may be given back from then on
 	}
 	due = l.nextStart(due)
 	if l.reapAt > 0 {

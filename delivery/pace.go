@@ -19,7 +19,7 @@ type pace struct {
 // some a moment ago.
 func (p *pace) limit(perSecond int, now time.Time, others bool) {
 	if perSecond <= 0 {
-		p.every = 0
+		*p = pace{}
 		return
 	}
 	p.every = time.Second * (paceSpare + 1) / time.Duration(paceSpare*perSecond)
@@ -46,6 +46,3 @@ func (p *pace) begun(now time.Time) {
 	}
 	p.next = p.next.Add(p.every)
 }
-
-// rests says that no try made before can be too near to the next.
-func (p *pace) rests(now time.Time) bool { return p.every == 0 || !now.Before(p.next) }

@@ -1,53 +1,61 @@
 package delivery
 
 import (
+	"hash/maphash"
 	"sync"
 	"time"
 )
 
-// How tries in flight are shared out.
+// slowAfter is how long a try, or a lane of whose tries none ends, may take before the lane is slow.
+const slowAfter = time.Second
+
+// manner is what is known of how a registration's tries end.
+type manner uint8
+
 const (
-	slowAfter  = time.Second     // a lane of whose tries none ended for so long is slow
-	slowMemory = 2 * time.Minute // how long a registration stays slow after its lane has ended
-	slowMost   = 16_384          // registrations remembered as slow
+	unknown manner = iota
+	quick
+	slow
+	manners
 )
 
 // slots shares out the tries in flight of this process among its lanes, so that lanes that hang leave the others their share, however
-// many they are. Half of the slots is for lanes whose tries end quickly: all slow ones together never have more than the other half. Beyond
-// its first slot a lane may hold only a fraction of those that are left: the fewer are free, the fewer it gets. Lanes that hold none and
-// cannot have one wait in line. What is not prevented: more lanes than there are slots that begin to hang in the same second hold all of
-// them until their first tries time out. Safe for concurrent use.
+// many they are. All slow lanes together have at most half of the slots, and all that are not known to be quick three quarters. Beyond its
+// first slot a lane may hold only a fraction of those that are left: the fewer are free, the fewer it gets. Lanes that hold none and
+// cannot have one wait in line. What is not prevented: where more lanes than there are slots were quick and hang all of a sudden, the others
+// take turns with them until each of those has had its first timeout. Safe for concurrent use.
 type slots struct {
-	reserve int
+	spared [manners]int // slots that a manner may not touch
 
 	mu      sync.Mutex
+	all     int
 	free    int
-	waiting [2][]*share         // lanes that hold none: quick ones, slow ones
-	slow    map[RegID]time.Time // until when
-	held    int                 // for the metrics: taken slots
+	waiting [manners][]*share // lanes that hold none
+	known   [1 << 16]manner   // of registrations by their hash, for their next lanes; two may share a place
+	seed    maphash.Seed
 }
 
 // share is what one lane has of the slots. Its fields belong to slots.
 type share struct {
-	id      RegID
+	place   uint16          // in known
 	nudge   chan<- struct{} // told when a slot was given to the lane that waited
 	held    int             // slots, those granted included
 	granted int             // of them: not taken up yet
 	queued  bool
-	slow    bool
+	manner  manner
 	moved   time.Time // when it took its first slot, or gave one back, last
 }
 
 func newSlots(n int) *slots {
-	return &slots{free: n, reserve: n / 2, slow: map[RegID]time.Time{}}
+	return &slots{all: n, free: n, spared: [manners]int{unknown: n / 4, slow: n / 2}, seed: maphash.MakeSeed()}
 }
 
-// join makes a lane's share. A registration whose last lane was slow begins as slow.
+// join makes a lane's share. It begins as the registration's last lane ended.
 func (s *slots) join(id RegID, nudge chan<- struct{}) share {
+	place := uint16(maphash.Comparable(s.seed, id))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	until, slow := s.slow[id]
-	return share{id: id, nudge: nudge, slow: slow && time.Now().Before(until)}
+	return share{place: place, nudge: nudge, manner: s.known[place]}
 }
 
 // take takes a slot. When it returns false, and the lane holds none, the lane is nudged as soon as there is one for it; a lane that holds
@@ -65,7 +73,8 @@ func (s *slots) take(sh *share, now time.Time) bool {
 	}
 	if sh.held == 0 && !sh.queued {
 		sh.queued = true
-		s.enqueue(sh, now)
+		m := sh.mannerNow(now)
+		s.waiting[m] = append(s.waiting[m], sh)
 	}
 	return false
 }
@@ -76,9 +85,8 @@ func (s *slots) give(sh *share, after time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.back(sh, now)
-	if slow := after >= slowAfter; after > 0 && slow != sh.slow {
-		sh.slow = slow
-		s.remember(sh, now)
+	if m := mannerOf(after); after > 0 && m != sh.manner {
+		sh.manner, s.known[sh.place] = m, m
 	}
 	s.serve(now)
 }
@@ -109,14 +117,13 @@ func (s *slots) leave(sh *share) {
 func (s *slots) inFlight() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.held
+	return s.all - s.free
 }
 
 func (s *slots) back(sh *share, now time.Time) {
 	sh.held--
 	sh.moved = now
 	s.free++
-	s.held--
 }
 
 func (s *slots) grant(sh *share, now time.Time) {
@@ -125,37 +132,41 @@ func (s *slots) grant(sh *share, now time.Time) {
 	}
 	sh.held++
 	s.free--
-	s.held++
 }
 
 // may says whether a lane may have one more.
 func (s *slots) may(sh *share, now time.Time) bool {
-	switch left := s.free - s.reserve; {
-	case sh.isSlow(now):
+	m := sh.mannerNow(now)
+	left := s.free - s.spared[m]
+	switch {
+	case m == slow:
 		return left > sh.held
 	case sh.held == 0:
-		return s.free > 0
+		return left > 0
 	default:
-		return s.free > 8*sh.held
+		return left > 8*sh.held
 	}
 }
 
-// isSlow says that a lane's last try took long, or that nothing of what it holds has come back for long.
-func (sh *share) isSlow(now time.Time) bool {
-	return sh.slow || sh.held > 0 && now.Sub(sh.moved) >= slowAfter
+// mannerNow is slow also when nothing of what the lane holds has come back for long.
+func (sh *share) mannerNow(now time.Time) manner {
+	if sh.held > 0 && now.Sub(sh.moved) >= slowAfter {
+		return slow
+	}
+	return sh.manner
 }
 
-func (s *slots) enqueue(sh *share, now time.Time) {
-	i := 0
-	if sh.isSlow(now) {
-		i = 1
+// mannerOf is that of a try that took so long.
+func mannerOf(took time.Duration) manner {
+	if took >= slowAfter {
+		return slow
 	}
-	s.waiting[i] = append(s.waiting[i], sh)
+	return quick
 }
 
 // serve gives what is free to those who wait.
 func (s *slots) serve(now time.Time) {
-	for i := range s.waiting {
+	for _, i := range [...]manner{quick, unknown, slow} {
 		for len(s.waiting[i]) > 0 {
 			sh := s.waiting[i][0]
 			if sh.queued && !s.may(sh, now) {
@@ -173,23 +184,5 @@ func (s *slots) serve(now time.Time) {
 			default:
 			}
 		}
-	}
-}
-
-// remember keeps in mind whether a registration is slow, for its next lane.
-func (s *slots) remember(sh *share, now time.Time) {
-	if !sh.slow {
-		delete(s.slow, sh.id)
-		return
-	}
-	if len(s.slow) >= slowMost {
-		for id, until := range s.slow {
-			if !now.Before(until) {
-				delete(s.slow, id)
-			}
-		}
-	}
-	if len(s.slow) < slowMost {
-		s.slow[sh.id] = now.Add(slowMemory)
 	}
 }
