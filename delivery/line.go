@@ -59,9 +59,12 @@ func (q *lines) next() *task {
 	return q.pop(ln)
 }
 
-// putBack undoes next: the event is again the first of its author.
+// putBack undoes next: the event is again the first of its author. One whose line was dropped meanwhile is dropped, too.
 func (q *lines) putBack(t *task) {
 	ln := q.m[t.author]
+	if ln == nil {
+		return
+	}
 	ln.busy = false
 	ln.tasks = slices.Insert(ln.tasks, 0, t)
 	q.ready = slices.Insert(q.ready, 0, t.author)
