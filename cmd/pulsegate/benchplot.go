@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 )
 
@@ -12,7 +13,7 @@ const (
 	plotWidth  = 820.0
 	plotLeft   = 74.0
 	plotRight  = 20.0
-	plotTop    = 66.0
+	plotTop    = 90.0
 	plotHeight = 190.0 // of one panel
 	plotGap    = 52.0  // between the panels
 	plotBottom = 58.0
@@ -31,8 +32,8 @@ text{font:13px system-ui,-apple-system,"Segoe UI",Helvetica,Arial,sans-serif;fil
 
 // plot draws the ladder as SVG: above, what came to the bots; below, how long it took; both against what was offered.
 func (l benchLadder) plot() []byte {
-	var most, slowest, fastest float64 = 1, 1, 1
-	for _, r := range append(append([]benchResult(nil), l.Relay...), l.Gateway...) {
+	most, slowest, fastest := 1.0, 1.0, 1.0
+	for _, r := range slices.Concat(l.Relay, l.Gateway) {
 		most = max(most, r.Offered, r.Rate)
 		slowest = max(slowest, r.Arrival.P99)
 		fastest = min(fastest, r.Arrival.P50)
@@ -48,7 +49,7 @@ func (l benchLadder) plot() []byte {
 	p.line("ideal", []plotPoint{{0, 0}, {most, most}})
 	p.series(l, func(r benchResult) float64 { return r.Rate }, "")
 	p.up = plotAxis{
-		least: math.Pow(10, math.Floor(math.Log10(max(fastest, 0.01)))), most: math.Pow(10, math.Ceil(math.Log10(slowest))), log: true,
+		least: math.Pow(10, math.Floor(math.Log10(max(fastest, 0.01)))), most: math.Pow(10, max(1, math.Ceil(math.Log10(slowest)))), log: true,
 		from: plotTop + 2*plotHeight + plotGap, to: plotTop + plotHeight + plotGap,
 	}
 	p.panel("ms from when an event was due until the bot had it (log scale)", decades(p.up.least, p.up.most), plain)
@@ -95,7 +96,7 @@ func (p *plotter) text(x, y float64, class, anchor, text string) {
 func (p *plotter) legend(y float64) {
 	x := plotLeft
 	for _, one := range []struct{ class, text string }{
-		{"gateway", "gateway (p50)"}, {"gateway p99", "gateway p99"}, {"relay", "bare relay (p50)"}, {"relay p99", "bare relay p99"}, {"ideal", "all that is offered"},
+		{"gateway", "gateway, p50"}, {"gateway p99", "gateway, p99"}, {"relay", "bare relay, p50"}, {"relay p99", "bare relay, p99"}, {"ideal", "as offered"},
 	} {
 		p.write(`<line x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f" class="%s"/>`+"\n", x, y-4, x+26, y-4, one.class)
 		p.text(x+32, y, "tick", "start", one.text)
@@ -167,8 +168,13 @@ func decades(least, most float64) []float64 {
 	return ticks
 }
 
-// plain spells a number with as many digits as it needs.
-func plain(v float64) string { return fmt.Sprintf("%.3g", v) }
+// plain spells a power of ten.
+func plain(v float64) string {
+	if v >= 1 {
+		return thousands(v)
+	}
+	return fmt.Sprintf("%.3g", v)
+}
 
 // thousands spells a whole number with commas.
 func thousands(v float64) string {

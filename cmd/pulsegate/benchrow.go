@@ -39,8 +39,8 @@ func (row *benchRow) add(kind string, r benchResult) {
 		row.Ratio = median(row.Ratios)
 		row.CPURatio = medianRatio(row.Gateway, row.Relay, benchResult.path)
 	}
-	if straight := medianRate(row.Straight); len(row.Relay) > 0 && straight > 0 {
-		row.Yardstick = medianRate(row.Relay) / straight
+	if len(row.Relay) > 0 && len(row.Straight) > 0 {
+		row.Yardstick = medianRatio(row.Relay, row.Straight, func(r benchResult) float64 { return r.Rate })
 		row.Void = row.Yardstick < yardstick
 	}
 }

@@ -110,3 +110,29 @@ func OpenDurable(ctx context.Context, url, durability string) (Store, error) {
 
 // NewRoomyPipe makes a connection whose writes never wait for the other side to read.
 func NewRoomyPipe(c net.Conn) net.Conn { return newRoomyPipe(c) }
+
+// What a bench found, and parts of it.
+type (
+	BenchReport = benchReport
+	BenchRow    = benchRow
+	BenchOpen   = benchOpen
+	BenchSlow   = benchSlow
+	BenchResult = benchResult
+	BenchLedger = benchLedger
+	BenchLadder = benchLadder
+	BenchBar    = benchBar
+	Latencies   = latencySummary
+	LoadReport  = loadReport
+)
+
+// JudgeBench is nil when a bench counts and every event is accounted for.
+func JudgeBench(r *BenchReport) error { return r.judge() }
+
+// BenchBars are what a bench is held to.
+func BenchBars(r *BenchReport) []BenchBar { return r.bars() }
+
+// PlotBench draws a ladder.
+func PlotBench(l BenchLadder) []byte { return l.plot() }
+
+// Arrivals are the times of an open loop.
+var Arrivals = arrivals

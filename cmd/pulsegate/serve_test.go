@@ -3,7 +3,6 @@ package main_test
 import (
 	"bufio"
 	"bytes"
-	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -190,27 +189,4 @@ func TestServeOnAnAddressInUseSaysSo(t *testing.T) {
 	require.Equal(t, 1, status)
 	require.Contains(t, errs, "address already in use")
 	require.Zero(t, p.stop(t), p.errs)
-}
-
-func TestBenchAccountsForEveryEvent(t *testing.T) {
-	t.Setenv("PULSEGATE_TEST_RUN", "1")
-	t.Setenv("GORACE", "atexit_sleep_ms=0")
-	_, out, errs := run("bench", "--events", "600", "--connections", "8", "--registrations", "1,3", "--alternations", "1", "--json")
-	var figures struct {
-		Rows []struct {
-			Registrations int64
-			Gateway       []struct{ Accepted, Lost, Refused, Strange int64 }
-			Relay         []struct{ Accepted, Lost int64 }
-		}
-	}
-	require.NoError(t, json.Unmarshal([]byte(out), &figures), errs)
-	require.Len(t, figures.Rows, 2)
-	for _, row := range figures.Rows {
-		require.Len(t, row.Gateway, 1)
-		require.EqualValues(t, 600, row.Gateway[0].Accepted)
-		require.Zero(t, row.Gateway[0].Lost)
-		require.Zero(t, row.Gateway[0].Refused)
-		require.Zero(t, row.Gateway[0].Strange)
-		require.EqualValues(t, 600, row.Relay[0].Accepted)
-	}
 }
