@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	main "github.com/pulsegate/pulsegate/cmd/pulsegate"
+	"github.com/pulsegate/pulsegate/cmd/rig"
 )
 
 // gatewayProcess is a gateway in a process of its own.
@@ -38,6 +39,7 @@ func startGateway(t testing.TB, data string, args ...string) *gatewayProcess {
 	}, args...)...)
 	p.command.Env = append(os.Environ(), "PULSEGATE_TEST_RUN=1")
 	p.command.Stderr = p.errs
+	rig.Tie(p.command)
 	out, err := p.command.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, p.command.Start())

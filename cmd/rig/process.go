@@ -44,6 +44,9 @@ func (p *process) run(started chan<- error) {
 	}
 }
 
+// Tie has a process that a test starts itself end with the test process, where the kernel can do that.
+func Tie(c *exec.Cmd) { c.SysProcAttr = attributes() }
+
 // running tells whether the process has not ended.
 func (p *process) running() bool {
 	select {
