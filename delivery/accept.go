@@ -152,7 +152,7 @@ func (call *acceptCall) weigh() int {
 
 // What one batch holds, so that no script keeps Redis from others for long.
 const (
-	batchWeight = 2048
+	batchWeight = 512
 	weightBytes = 4 << 10 // that count as much as an event
 )
 

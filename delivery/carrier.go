@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/pulsegate/pulsegate/health"
 )
 
 type limits struct{ events, bytes int64 }
@@ -25,9 +27,11 @@ type Carrier struct {
 	caller  *caller
 	keeper  *keeper
 	log     *slog.Logger
-	slots   *slots        // tries at once
+	slots   chan struct{} // tries at once
 	signal  chan struct{} // something was put into the outbox
 	metrics *metrics
+	ahead   readAhead
+	turns   turns
 	parser  Parser
 	books   *bookkeeper
 
@@ -56,9 +60,7 @@ func New(cfg Config) (*Carrier, error) {
 	cfg.QueueEvents = orDefault(cfg.QueueEvents, 100_000)
 	cfg.QueueBytes = orDefault(cfg.QueueBytes, 256<<20)
 	cfg.HoldTime = orDefault(cfg.HoldTime, 24*time.Hour)
-	if cfg.InFlight = orDefault(cfg.InFlight, 16_384); cfg.InFlight < 1 {
-		return nil, fmt.Errorf("tries in flight: %d is none", cfg.InFlight)
-	}
+	cfg.InFlight = orDefault(cfg.InFlight, 16_384)
 	if cfg.Replica == "" {
 		cfg.Replica = uuid.NewString()
 	}
@@ -73,8 +75,9 @@ func New(cfg Config) (*Carrier, error) {
 	}
 	c := &Carrier{
 		cfg: cfg, store: newStore(cfg), views: newViews(viewsBytes), guard: newGuard(cfg.Guard), log: cfg.Log,
-		slots: newSlots(cfg.InFlight), signal: make(chan struct{}, 1), lanes: map[RegID]*lane{}, metrics: newMetrics(),
+		slots: make(chan struct{}, cfg.InFlight), signal: make(chan struct{}, 1), lanes: map[RegID]*lane{}, metrics: newMetrics(),
 	}
+	c.turns.most = int64(orDefault(cfg.Lanes, lanesMost))
 	c.books = newBookkeeper(c.store, orDefault(cfg.MetricsRegistrations, booksDefault), c.log)
 	dial := cfg.Dial
 	if dial == nil {
@@ -187,10 +190,12 @@ func (c *Carrier) lookLoop(ctx context.Context) {
 			c.log.Warn("cannot look for work", "error", err)
 		}
 		var shards sync.WaitGroup
+		claims, left := c.turns.claims(c.ahead.lanes.Load()), [health.Shards]bool{}
 		for i := range found {
-			shards.Go(func() { c.attend(ctx, found[i]) })
+			shards.Go(func() { left[i] = c.attend(ctx, found[i], claims[i]) })
 		}
 		shards.Wait()
+		c.turns.crowded.Store(slices.Contains(left[:], true))
 		select {
 		case <-ctx.Done():
 			return
@@ -207,14 +212,21 @@ func (c *Carrier) prepare(ctx context.Context) {
 	}
 }
 
-func (c *Carrier) attend(ctx context.Context, l looked) {
+// attend claims at most so many registrations of a shard, judges, and says whether it left any that are due.
+func (c *Carrier) attend(ctx context.Context, l looked, claims int) (left bool) {
 	for _, m := range l.due {
+		if claims == 0 {
+			left = true
+			break
+		}
 		id, err := parseMember(m)
 		if err != nil {
 			c.log.Error("due registration cannot be read", "error", err)
 			continue
 		}
-		c.claim(id)
+		if c.claim(id) {
+			claims--
+		}
 	}
 	for _, m := range l.judge {
 		if id, err := parseMember(m); err == nil && ctx.Err() == nil {
@@ -224,6 +236,7 @@ func (c *Carrier) attend(ctx context.Context, l looked) {
 	if l.outbox > 0 {
 		c.changed()
 	}
+	return left
 }
 
 // rejudge is the timer's judgement of one registration: outcomes may have left its window.

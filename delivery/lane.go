@@ -36,7 +36,9 @@ type lane struct {
 	known     bool // state has been heard
 	cursor    string
 	lines     lines
-	under     int // staged, running or waiting for their second try
+	held      int64 // as all lanes together know it
+	mean      int   // bytes of an event
+	under     int   // staged, running or waiting for their second try
 	running   int
 	staged    []*task // start after the next reply
 	retries   []*task
@@ -50,12 +52,6 @@ type lane struct {
 	again     bool // what was heard is out of date: ask before anything starts
 	releasing bool // the lease ended, the process drains, or events are held: finish and give back
 	ramp      health.Ramp
-	share     share // of the tries in flight
-	asked     bool  // for a slot, in vain
-	pace      pace
-	others    bool // another process may have made tries a moment ago
-	refused   bool // a try could begin but for the tries in flight, or
-	paced     bool // but for the pace
 	renewed   time.Time
 	leaseEnd  time.Time
 	worked    time.Time // when there was work last
@@ -92,9 +88,7 @@ type finished struct {
 func (c *Carrier) startLane(cl *claimed, offers []offered, began time.Time) {
 	l := c.newLane(cl.target.RegID, cl.target.names, cl.token)
 	l.heard(cl.lane, began)
-	l.others = cl.over
 	l.reg, l.inbox = cl.target, offers
-	l.pace.limit(l.reg.MaxPerSecond, began, l.others)
 	l.cursor, l.more = "0-0", int64(len(offers)) < cl.lane.waiting
 	if !l.more && len(offers) > 0 {
 		l.cursor = offers[0].previous
@@ -102,23 +96,23 @@ func (c *Carrier) startLane(cl *claimed, offers []offered, began time.Time) {
 	l.begin()
 }
 
-// claim starts a lane that takes the lease first, unless this replica works on the registration already.
-func (c *Carrier) claim(id RegID) {
+// claim starts a lane that takes the lease first, unless this replica works on the registration already; then it returns false.
+func (c *Carrier) claim(id RegID) bool {
 	c.mu.Lock()
 	busy := c.lanes[id] != nil
 	c.mu.Unlock()
 	if busy {
-		return
+		return false
 	}
 	l := c.newLane(id, id.names(), c.token())
-	l.take_, l.more, l.cursor, l.others = true, true, "0-0", true
+	l.take_, l.more, l.cursor = true, true, "0-0"
 	l.begin()
+	return true
 }
 
 func (c *Carrier) newLane(id RegID, n *names, token string) *lane {
 	l := &lane{c: c, id: id, names: n, token: token, born: time.Now(), nudge: make(chan struct{}, 1), lines: lines{m: map[string]*line{}}, tried: map[string]*task{}}
 	l.tryCtx, l.stopTries = context.WithCancel(c.tryCtx)
-	l.share = c.slots.join(id, l.nudge)
 	return l
 }
 
@@ -131,8 +125,10 @@ func (l *lane) begin() {
 		return // draining: the lease runs out by itself. Or an accept was faster: it has the lease
 	}
 	l.c.lanes[l.id] = l
+	l.c.ahead.lanes.Add(1)
 	l.c.laneWork.Go(func() {
 		l.run()
+		l.c.ahead.leave(l.held)
 		l.c.mu.Lock()
 		if l.c.lanes[l.id] == l {
 			delete(l.c.lanes, l.id)
@@ -168,10 +164,10 @@ func (l *lane) readOn() {
 func (l *lane) run() {
 	defer l.tries.Wait()
 	defer l.stopTries()
-	defer l.leave()
 	for {
 		l.collect()
 		l.stage()
+		l.noteHeld()
 		if l.mustSettle() {
 			if l.settle() {
 				return
@@ -194,7 +190,7 @@ func (l *lane) collect() {
 	for _, o := range inbox {
 		switch {
 		case !after(o.sid, l.cursor):
-		case o.previous == l.cursor && l.lines.events < readAheadEvents && l.lines.bytes < readAheadBytes && !l.releasing:
+		case o.previous == l.cursor && l.mayHold() && !l.releasing:
 			l.cursor = o.sid
 			l.push(o.task())
 		default:
@@ -206,7 +202,7 @@ func (l *lane) collect() {
 	l.c.mu.Lock()
 	draining := !l.c.running
 	l.c.mu.Unlock()
-	if draining || l.known && time.Now().After(l.leaseEnd) || l.holds() {
+	if draining || l.known && time.Now().After(l.leaseEnd) || l.holds() || l.turnOver() {
 		l.release()
 	}
 }
@@ -227,7 +223,6 @@ func (l *lane) release() {
 			keep = append(keep, t)
 		} else {
 			l.under--
-			l.c.slots.give(&l.share, 0)
 		}
 	}
 	l.staged = keep
@@ -295,7 +290,7 @@ func (l *lane) mustSettle() bool {
 	l.mu.Lock()
 	more, again := l.more, l.again
 	l.mu.Unlock()
-	room, bytes := l.lines.room()
+	room, bytes := l.room()
 	switch {
 	case len(l.outcomes) > 0, len(l.staged) > 0, again, l.take_, l.trialFail != 0, l.reapDue():
 		return true
@@ -313,28 +308,20 @@ func (l *lane) idle() bool {
 		l.worked = time.Now()
 		return false
 	}
-	return !time.Now().Before(l.idleAt())
-}
-
-// idleAt is when a lane without work gives the lease back.
-func (l *lane) idleAt() time.Time {
-	at := l.worked.Add(linger)
-	if l.releasing {
-		at = l.worked
-	}
-	if l.pace.next.After(at) { // so that the next lane owes nothing
-		at = l.pace.next
-	}
-	return at
+	return l.releasing || time.Since(l.worked) >= linger
 }
 
 // wait sleeps until something happens or is due.
 func (l *lane) wait() {
 	due := l.renewed.Add(renewEvery)
-	if idle := l.idleAt(); l.under == 0 && l.lines.events == 0 && idle.Before(due) {
+	if idle := l.worked.Add(linger); l.under == 0 && l.lines.events == 0 && idle.Before(due) {
 		due = idle
 	}
-	due = l.nextStart(due)
+	for _, t := range l.retries {
+		if t.retryAt.Before(due) {
+			due = t.retryAt
+		}
+	}
 	if l.reapAt > 0 {
 		if at := l.reapTime(); at.Before(due) {
 			due = at

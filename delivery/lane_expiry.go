@@ -116,7 +116,6 @@ func (l *lane) unread(q queuedEvent) *task {
 	if i := slices.IndexFunc(l.staged, func(t *task) bool { return t.sid == q.sid }); i >= 0 {
 		t := l.staged[i]
 		l.staged = slices.Delete(l.staged, i, i+1)
-		l.c.slots.give(&l.share, 0)
 		l.under--
 		l.lines.passed(t.author)
 		return t
@@ -136,5 +135,6 @@ func (l *lane) left(t *task) {
 // push takes in an event to be tried.
 func (l *lane) push(t *task) {
 	l.lines.push(t)
+	l.mean = (3*l.mean + len(t.body)) / 4
 	l.reapBy(l.expiresAt(t))
 }

@@ -61,7 +61,7 @@ func (l *lane) settle() bool {
 func (l *lane) settleCall() *settleCall {
 	n := min(len(l.outcomes), settleBatch)
 	rest := l.idle() && n == len(l.outcomes) && (l.known || !l.take_) && !l.reapDue()
-	room, bytes := l.lines.room()
+	room, bytes := l.room()
 	l.mu.Lock()
 	l.more = l.more || time.Since(l.renewed) >= renewEvery // a renewal looks for what no message told of
 	rest = rest && len(l.inbox) == 0 && len(l.finished) == 0
@@ -90,7 +90,6 @@ func (l *lane) storeAway(err error) bool {
 	l.mu.Lock()
 	l.more, l.again = true, true // whatever was to be heard was not
 	l.mu.Unlock()
-	l.unstage()
 	l.c.mu.Lock()
 	draining := !l.c.running
 	l.c.mu.Unlock()
@@ -170,9 +169,6 @@ func (l *lane) reload() error {
 	}
 	before := l.timeToLive()
 	l.view, l.reg = v, v.find(l.id.AppID)
-	if l.reg != nil {
-		l.pace.limit(l.reg.MaxPerSecond, time.Now(), l.others)
-	}
 	if l.timeToLive() != before {
 		l.reapBy(1) // what was read before may have expired by what it says now
 	}

@@ -40,36 +40,19 @@ func (q *lines) push(t *task) {
 	q.bytes += len(t.body)
 }
 
-// waits says that there is an event that may start.
-func (q *lines) waits() bool {
-	for len(q.ready) > 0 {
-		if ln := q.m[q.ready[0]]; ln != nil && !ln.busy && len(ln.tasks) > 0 {
-			return true
-		}
-		q.ready = q.ready[1:]
-	}
-	return false
-}
-
-// next takes the event that may start, which there is by waits; its author is busy until done.
+// next takes the next event that may start, or nil; its author is busy until done.
 func (q *lines) next() *task {
-	ln := q.m[q.ready[0]]
-	q.ready = q.ready[1:]
-	ln.busy = true
-	return q.pop(ln)
-}
-
-// putBack undoes next: the event is again the first of its author. One whose line was dropped meanwhile is dropped, too.
-func (q *lines) putBack(t *task) {
-	ln := q.m[t.author]
-	if ln == nil {
-		return
+	for len(q.ready) > 0 {
+		author := q.ready[0]
+		q.ready = q.ready[1:]
+		ln := q.m[author]
+		if ln == nil || ln.busy || len(ln.tasks) == 0 {
+			continue
+		}
+		ln.busy = true
+		return q.pop(ln)
 	}
-	ln.busy = false
-	ln.tasks = slices.Insert(ln.tasks, 0, t)
-	q.ready = slices.Insert(q.ready, 0, t.author)
-	q.events++
-	q.bytes += len(t.body)
+	return nil
 }
 
 func (q *lines) pop(ln *line) *task {

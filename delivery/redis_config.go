@@ -20,6 +20,7 @@ type Config struct {
 	QueueBytes           int64         // their bytes; 0 means 256 MiB
 	HoldTime             time.Duration // how long an event is held for a DOWN bot whose registration says nothing of it; 0 means 24 h
 	InFlight             int           // tries at once in this process; 0 means 16,384
+	Lanes                int           // registrations worked on at once in this process, before those with a backlog take turns; 0 means 2,048
 	MetricsRegistrations int           // that have series of their own in the metrics; 0 means 200, less than 0 none
 	Replica              string        // unique name of this process, without colons; "" makes one
 	Sealer               *Sealer       // seals secrets at rest
@@ -29,8 +30,6 @@ type Config struct {
 
 	// Dial, when set, replaces the guarded dialer: for tests with bots that have no address.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
-	// Clock, when set, replaces the wall clock: for tests with one that is wrong, which must change nothing.
-	Clock func() time.Time
 }
 
 // wakeLoop hears of events that other replicas took in for registrations that this one holds.

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -32,7 +31,6 @@ type serveCommand struct {
 	HealthMinAttempts int64         `help:"Failures without one acknowledgement that make a bot DOWN." default:"10"`
 	Pause             time.Duration `help:"How long DOWN pauses delivery." default:"2m"`
 	DeliveryTimeout   time.Duration `help:"Time for one try, from the connection to the answer." default:"5s"`
-	InFlight          int           `help:"Deliveries that may be under way at once in this process, of all bots together." default:"16384"`
 	QueueEvents       int64         `help:"Events that may wait for one registration." default:"100000"`
 	QueueBytes        int64         `help:"Bytes of events that may wait for one registration." default:"268435456"`
 	IngestBytes       int64         `help:"Bytes of request bodies in memory at once; what comes on top is answered 503 with Retry-After." default:"67108864"`
@@ -103,8 +101,6 @@ func (c serveCommand) checkRules() error {
 		return wrongSetting("--queue-events must be at least 1, --queue-bytes at least 262144, which is one event")
 	case c.IngestBytes < 8<<20:
 		return wrongSetting("--ingest-bytes %d: must be at least 8388608, which is one body", c.IngestBytes)
-	case c.InFlight < 16 || c.InFlight > 1_000_000:
-		return wrongSetting("--in-flight %d: must be from 16 to 1000000", c.InFlight)
 	case c.HoldTime < time.Second || c.HoldTime > 31*24*time.Hour:
 		return wrongSetting("--hold-time %v: must be from 1s to 744h", c.HoldTime)
 	case c.MetricsRegistrations < 0 || c.MetricsRegistrations > 2000:
@@ -231,14 +227,9 @@ func (c serveCommand) platformToken() (string, error) {
 	return token, nil
 }
 
-// gcPercent trades memory for time: what a gateway holds is small, and what it passes on is garbage at once. GOGC overrides it.
-const gcPercent = 400
-
 // Run serves until a signal ends it.
 func (c serveCommand) Run(s streams, log *slog.Logger) error {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
+	defer keepMemory()()
 	ctx, release := untilSignal()
 	defer release()
 	i, err := c.build(ctx, s, log)
