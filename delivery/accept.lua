@@ -113,7 +113,7 @@ local function enqueue(g, e, t, r, paused)
   if paused then -- held: looked at when the pause ends, or when its time is up
     if holder == '' then attend(g.s.due, t.member, math.min(number(r, 'pu'), expiry(r, e))) end
   elseif holder == '' or number(r, 'le') < now then
-    r.claimed = true
+    r.claimed, r.over = true, holder ~= '' and '1' or ''
     put(r, 'lo', token)
     put(r, 'le', num(now + lease))
     redis.call('ZADD', g.s.due, num(now + lease), t.member)
@@ -254,7 +254,7 @@ local function claims_of(g)
     states[n] = ''
     if r and r.claimed then
       r.claimed = false -- one lane for one lease
-      states[n] = {reg_standing(r), table.concat(window_counts(reg_window(r)), ' '), get(r, 'cut'), get(r, 'cf'), get(r, 'qn')}
+      states[n] = {reg_standing(r), table.concat(window_counts(reg_window(r)), ' '), get(r, 'cut'), get(r, 'cf'), get(r, 'qn'), r.over}
     end
   end
   return states

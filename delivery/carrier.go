@@ -27,7 +27,7 @@ type Carrier struct {
 	caller  *caller
 	keeper  *keeper
 	log     *slog.Logger
-	slots   chan struct{} // tries at once
+	slots   *slots        // tries at once
 	signal  chan struct{} // something was put into the outbox
 	metrics *metrics
 	ahead   readAhead
@@ -60,7 +60,9 @@ func New(cfg Config) (*Carrier, error) {
 	cfg.QueueEvents = orDefault(cfg.QueueEvents, 100_000)
 	cfg.QueueBytes = orDefault(cfg.QueueBytes, 256<<20)
 	cfg.HoldTime = orDefault(cfg.HoldTime, 24*time.Hour)
-	cfg.InFlight = orDefault(cfg.InFlight, 16_384)
+	if cfg.InFlight = orDefault(cfg.InFlight, 16_384); cfg.InFlight < 1 {
+		return nil, fmt.Errorf("tries in flight: %d is none", cfg.InFlight)
+	}
 	if cfg.Replica == "" {
 		cfg.Replica = uuid.NewString()
 	}
@@ -75,7 +77,7 @@ func New(cfg Config) (*Carrier, error) {
 	}
 	c := &Carrier{
 		cfg: cfg, store: newStore(cfg), views: newViews(viewsBytes), guard: newGuard(cfg.Guard), log: cfg.Log,
-		slots: make(chan struct{}, cfg.InFlight), signal: make(chan struct{}, 1), lanes: map[RegID]*lane{}, metrics: newMetrics(),
+		slots: newSlots(cfg.InFlight), signal: make(chan struct{}, 1), lanes: map[RegID]*lane{}, metrics: newMetrics(),
 	}
 	c.turns.most = int64(orDefault(cfg.Lanes, lanesMost))
 	c.books = newBookkeeper(c.store, orDefault(cfg.MetricsRegistrations, booksDefault), c.log)

@@ -18,6 +18,8 @@
 //	outcome       how a delivery ended; a value, never an error
 //	lease         the right to work on a registration, with a fencing token; 6 s, renewed every 2 s
 //	lane          this replica's work on a registration that it holds
+//	slot          the right to have a try in flight; a lane takes one for each try, and its events wait in the lane until there is one
+//	pace          how near to each other a registration's tries may begin (maxPerSecond)
 //
 // # Which outcome leads to what
 //
@@ -50,6 +52,8 @@
 //   - A lane of another replica hears of new events by a published message; if that is lost, its renewal finds them within 2 s.
 //   - A lane keeps its lease for half a second after its last work: the next event then starts without a claim. The price is that after a
 //     kill such a registration waits for the end of the lease, as a busy one does.
+//   - A server with appendfsync everysec answers before it has written while a sync is under way: killed then, 540 events of 4,096 that it had
+//     confirmed were gone. So accepts and changes ask it, on the same connection, and wait for the end of the sync.
 //   - On a single server one script call carries all shards of a batch; on a cluster there is one for each shard.
 //   - All ongoing conversations are known by their last message, whoever owns them, so that one that comes back to the bot is ongoing.
 //   - On an entity with a LIVE bot a message whose owner is another bot becomes the LIVE bot's: the other could never answer.
@@ -65,6 +69,11 @@
 //     is as large as that. A bot that keeps sending past its window wastes the bandwidth of its own connection until that is idle for a minute.
 //   - Registrations that bring certificates of their own have connections of their own, for up to 256 different sets of certificates.
 //   - A new registration starts at full width. One whose address, credentials or mode changed starts with one delivery at a time.
+//   - Tries in flight go by how a registration's tries have ended so far: a slow one gets no slot of the half that is kept for the others.
+//     A plain bound on all of them, first come, first served, is full as soon as 512 registrations hang.
+//   - A pace spaces tries evenly, 2 % below what a registration allows, so that no second sees more, and no burst begins one. A lane keeps
+//     the lease until its next try would be allowed, and one that takes over from a dead holder waits that long first: no two holders
+//     together make too many.
 //   - Request and event ids hold the shard and a digest of the registration or entity, so that a record is found without an index: the log
 //     is read from the time in the id on.
 package delivery

@@ -47,7 +47,7 @@ func IDOf(id string) bool { _, ok := parseID(id); return ok }
 func MemberRoundTrip(id RegID) (RegID, error) { return parseMember(id.member()) }
 
 // TriesUnderWay is how many tries hold a slot.
-func (c *Carrier) TriesUnderWay() int { return len(c.slots) }
+func (c *Carrier) TriesUnderWay() int { return c.slots.inFlight() }
 
 // GuardedDial is the way to bots that a carrier with such a guard takes.
 func GuardedDial(cfg GuardConfig) func(ctx context.Context, network, addr string) (net.Conn, error) {

@@ -167,7 +167,7 @@ func (c *caller) do(ctx context.Context, p call) outcome {
 	if !ok {
 		o.class = health.Status
 		o.message = statusMessage(o.code, p.withoutSecrets(snippet))
-		o.retryAfter = retryAfter(res.Header.Get("Retry-After"), time.Now())
+		o.retryAfter = retryAfter(res.Header.Get("Retry-After"), time.Unix(p.timestamp, 0).Add(o.latency))
 	}
 	return o
 }

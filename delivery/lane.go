@@ -52,6 +52,12 @@ type lane struct {
 	again     bool // what was heard is out of date: ask before anything starts
 	releasing bool // the lease ended, the process drains, or events are held: finish and give back
 	ramp      health.Ramp
+	share     share // of the tries in flight
+	asked     bool  // for a slot, in vain
+	pace      pace
+	others    bool // another process may have made tries a moment ago
+	refused   bool // a try could begin but for the tries in flight, or
+	paced     bool // but for the pace
 	renewed   time.Time
 	leaseEnd  time.Time
 	worked    time.Time // when there was work last
@@ -88,7 +94,9 @@ type finished struct {
 func (c *Carrier) startLane(cl *claimed, offers []offered, began time.Time) {
 	l := c.newLane(cl.target.RegID, cl.target.names, cl.token)
 	l.heard(cl.lane, began)
+	l.others = cl.over
 	l.reg, l.inbox = cl.target, offers
+	l.pace.limit(l.reg.MaxPerSecond, began, l.others)
 	l.cursor, l.more = "0-0", int64(len(offers)) < cl.lane.waiting
 	if !l.more && len(offers) > 0 {
 		l.cursor = offers[0].previous
@@ -105,7 +113,7 @@ func (c *Carrier) claim(id RegID) bool {
 		return false
 	}
 	l := c.newLane(id, id.names(), c.token())
-	l.take_, l.more, l.cursor = true, true, "0-0"
+	l.take_, l.more, l.cursor, l.others = true, true, "0-0", true
 	l.begin()
 	return true
 }
@@ -113,6 +121,7 @@ func (c *Carrier) claim(id RegID) bool {
 func (c *Carrier) newLane(id RegID, n *names, token string) *lane {
 	l := &lane{c: c, id: id, names: n, token: token, born: time.Now(), nudge: make(chan struct{}, 1), lines: lines{m: map[string]*line{}}, tried: map[string]*task{}}
 	l.tryCtx, l.stopTries = context.WithCancel(c.tryCtx)
+	l.share = c.slots.join(id, l.nudge)
 	return l
 }
 
@@ -164,6 +173,7 @@ func (l *lane) readOn() {
 func (l *lane) run() {
 	defer l.tries.Wait()
 	defer l.stopTries()
+	defer l.leave()
 	for {
 		l.collect()
 		l.stage()
@@ -223,6 +233,7 @@ func (l *lane) release() {
 			keep = append(keep, t)
 		} else {
 			l.under--
+			l.c.slots.give(&l.share, 0)
 		}
 	}
 	l.staged = keep
@@ -308,20 +319,28 @@ func (l *lane) idle() bool {
 		l.worked = time.Now()
 		return false
 	}
-	return l.releasing || time.Since(l.worked) >= linger
+	return !time.Now().Before(l.idleAt())
+}
+
+// idleAt is when a lane without work gives the lease back.
+func (l *lane) idleAt() time.Time {
+	at := l.worked.Add(linger)
+	if l.releasing {
+		at = l.worked
+	}
+	if l.pace.next.After(at) { // so that the next lane owes nothing
+		at = l.pace.next
+	}
+	return at
 }
 
 // wait sleeps until something happens or is due.
 func (l *lane) wait() {
 	due := l.renewed.Add(renewEvery)
-	if idle := l.worked.Add(linger); l.under == 0 && l.lines.events == 0 && idle.Before(due) {
+	if idle := l.idleAt(); l.under == 0 && l.lines.events == 0 && idle.Before(due) {
 		due = idle
 	}
-	for _, t := range l.retries {
-		if t.retryAt.Before(due) {
-			due = t.retryAt
-		}
-	}
+	due = l.nextStart(due)
 	if l.reapAt > 0 {
 		if at := l.reapTime(); at.Before(due) {
 			due = at

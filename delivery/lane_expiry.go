@@ -116,6 +116,7 @@ func (l *lane) unread(q queuedEvent) *task {
 	if i := slices.IndexFunc(l.staged, func(t *task) bool { return t.sid == q.sid }); i >= 0 {
 		t := l.staged[i]
 		l.staged = slices.Delete(l.staged, i, i+1)
+		l.c.slots.give(&l.share, 0)
 		l.under--
 		l.lines.passed(t.author)
 		return t

@@ -90,6 +90,7 @@ func (l *lane) storeAway(err error) bool {
 	l.mu.Lock()
 	l.more, l.again = true, true // whatever was to be heard was not
 	l.mu.Unlock()
+	l.unstage()
 	l.c.mu.Lock()
 	draining := !l.c.running
 	l.c.mu.Unlock()
@@ -169,6 +170,9 @@ func (l *lane) reload() error {
 	}
 	before := l.timeToLive()
 	l.view, l.reg = v, v.find(l.id.AppID)
+	if l.reg != nil {
+		l.pace.limit(l.reg.MaxPerSecond, time.Now(), l.others)
+	}
 	if l.timeToLive() != before {
 		l.reapBy(1) // what was read before may have expired by what it says now
 	}

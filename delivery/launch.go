@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"slices"
 	"time"
 
 	"github.com/pulsegate/pulsegate/health"
@@ -61,6 +62,11 @@ func (l *lane) width() int {
 // conversation, and whether the registration is still the same.
 func (l *lane) stage() {
 	now := time.Now()
+	l.paced = false
+	if l.refused = false; l.asked {
+		defer l.returnUnwanted()
+	}
+	l.asked = false
 	l.stageRetries(now)
 	if l.releasing || l.reg == nil && l.view == nil {
 		return
@@ -72,11 +78,8 @@ func (l *lane) stage() {
 	l.mu.Lock()
 	ask := l.again || l.failing || l.trialFail != 0
 	l.mu.Unlock()
-	for l.under < l.width() && len(l.outcomes) < settleBatch {
+	for l.under < l.width() && len(l.outcomes) < settleBatch && l.lines.waits() && l.admits(now) {
 		t := l.lines.next()
-		if t == nil {
-			break
-		}
 		l.under++
 		if !ask && l.mayStart(t, now) {
 			l.start(t)
@@ -98,13 +101,69 @@ func (l *lane) mayStart(t *task, now time.Time) bool {
 func (l *lane) stageRetries(now time.Time) {
 	keep := l.retries[:0]
 	for _, t := range l.retries {
-		if t.retryAt.After(now) {
+		if t.retryAt.After(now) || !l.admits(now) {
 			keep = append(keep, t)
 		} else {
 			l.staged = append(l.staged, t)
 		}
 	}
 	l.retries = keep
+}
+
+// admits takes a slot for one more try, if there is one and the pace allows it.
+func (l *lane) admits(now time.Time) bool {
+	switch {
+	case l.refused:
+	case !l.pace.allows(len(l.staged), now):
+		l.refused, l.paced = true, true
+	case !l.c.slots.take(&l.share, now):
+		l.refused, l.asked = true, true
+	}
+	return !l.refused
+}
+
+// returnUnwanted returns a slot that came after the lane had waited for one, if it has no use for it any more.
+func (l *lane) returnUnwanted() {
+	if !l.asked {
+		l.c.slots.unwanted(&l.share)
+	}
+}
+
+// nextStart is when a try may begin that waits for its moment, if that is before due. One that waits for a slot is told of it.
+func (l *lane) nextStart(due time.Time) time.Time {
+	now := time.Now()
+	for _, t := range l.retries {
+		if t.retryAt.Before(due) && (t.retryAt.After(now) || !l.refused) {
+			due = t.retryAt
+		}
+	}
+	if at := l.pace.at(len(l.staged)); l.paced && at.Before(due) {
+		return at
+	}
+	return due
+}
+
+// unstage puts back what was to begin after a reply that did not come.
+func (l *lane) unstage() {
+	for _, t := range slices.Backward(l.staged) {
+		l.c.slots.give(&l.share, 0)
+		if t.tries > 0 {
+			l.retries = append(l.retries, t)
+		} else {
+			l.under--
+			l.lines.putBack(t)
+		}
+	}
+	l.staged = nil
+}
+
+// leave ends the lane's part in the tries in flight.
+func (l *lane) leave() {
+	for range l.staged {
+		l.c.slots.give(&l.share, 0)
+	}
+	l.staged = nil
+	l.c.slots.leave(&l.share)
 }
 
 // sweep settles waiting events that have a fate without a try, a batch at a time.
@@ -139,6 +198,7 @@ func (l *lane) launch() {
 		case wait:
 			l.staged = append(l.staged, t)
 		case settleAs:
+			l.c.slots.give(&l.share, 0)
 			if t.reg == nil {
 				t.reg = l.reg
 			}
@@ -159,10 +219,16 @@ func (l *lane) start(t *task) {
 		t.trial = st.Number
 	}
 	reading := l.state.reading
+	began := time.Now()
+	l.pace.begun(began)
+	if began.After(l.leaseEnd) {
+		l.stopTries() // this process stood still: somebody else may be delivering already
+	}
 	l.running++
 	l.tried[t.sid] = t
 	l.tries.Go(func() {
 		o := l.c.try(l.tryCtx, t, reading)
+		l.c.slots.give(&l.share, max(time.Since(began), 1))
 		l.mu.Lock()
 		l.finished = append(l.finished, finished{t, o})
 		l.mu.Unlock()

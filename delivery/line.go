@@ -40,19 +40,36 @@ func (q *lines) push(t *task) {
 	q.bytes += len(t.body)
 }
 
-// next takes the next event that may start, or nil; its author is busy until done.
-func (q *lines) next() *task {
+// waits says that there is an event that may start.
+func (q *lines) waits() bool {
 	for len(q.ready) > 0 {
-		author := q.ready[0]
-		q.ready = q.ready[1:]
-		ln := q.m[author]
-		if ln == nil || ln.busy || len(ln.tasks) == 0 {
-			continue
+		if ln := q.m[q.ready[0]]; ln != nil && !ln.busy && len(ln.tasks) > 0 {
+			return true
 		}
-		ln.busy = true
-		return q.pop(ln)
+		q.ready = q.ready[1:]
 	}
-	return nil
+	return false
+}
+
+// next takes the event that may start, which there is by waits; its author is busy until done.
+func (q *lines) next() *task {
+	ln := q.m[q.ready[0]]
+	q.ready = q.ready[1:]
+	ln.busy = true
+	return q.pop(ln)
+}
+
+// putBack undoes next: the event is again the first of its author. One whose line was dropped meanwhile is dropped, too.
+func (q *lines) putBack(t *task) {
+	ln := q.m[t.author]
+	if ln == nil {
+		return
+	}
+	ln.busy = false
+	ln.tasks = slices.Insert(ln.tasks, 0, t)
+	q.ready = slices.Insert(q.ready, 0, t.author)
+	q.events++
+	q.bytes += len(t.body)
 }
 
 func (q *lines) pop(ln *line) *task {

@@ -17,6 +17,7 @@ type metrics struct {
 	handoffs    *prometheus.CounterVec
 	lost        prometheus.Counter
 	lanes       *prometheus.Desc
+	inFlight    *prometheus.Desc
 	trips       *prometheus.Desc
 	condition   *prometheus.Desc
 	unserved    *prometheus.Desc
@@ -47,6 +48,7 @@ func newMetrics() *metrics {
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
 		}),
 		lanes:     newDesc("delivery_lanes", "Registrations that this process works on now."),
+		inFlight:  newDesc("delivery_tries_in_flight", "Tries under way now, and those about to begin."),
 		trips:     newDesc("delivery_redis_round_trips_total", "Round trips to Redis."),
 		condition: newDesc("store_condition", "1 for how the store is, the worst of its parts.", "condition"),
 		unserved:  newDesc("store_unserved_parts", "Parts of the store that nothing can be done in: of one, or on a cluster of the shards."),
@@ -86,6 +88,7 @@ func (c *Carrier) Describe(ch chan<- *prometheus.Desc) {
 		p.Describe(ch)
 	}
 	ch <- c.metrics.lanes
+	ch <- c.metrics.inFlight
 	ch <- c.metrics.trips
 	ch <- c.metrics.condition
 	ch <- c.metrics.unserved
@@ -103,6 +106,7 @@ func (c *Carrier) Collect(ch chan<- prometheus.Metric) {
 	lanes := len(c.lanes)
 	c.mu.Unlock()
 	ch <- prometheus.MustNewConstMetric(c.metrics.lanes, prometheus.GaugeValue, float64(lanes))
+	ch <- prometheus.MustNewConstMetric(c.metrics.inFlight, prometheus.GaugeValue, float64(c.slots.inFlight()))
 	ch <- prometheus.MustNewConstMetric(c.metrics.trips, prometheus.CounterValue, float64(c.store.trips.Load()))
 	c.collectStore(ch)
 	if b, known := c.books.read(); known {

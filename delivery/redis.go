@@ -65,19 +65,20 @@ const (
 
 // store speaks to Redis: every script, and every way in which a reply is read. Safe for concurrent use.
 type store struct {
+	*clock
 	client  redis.UniversalClient
 	health  *health.Store
 	sealer  *Sealer
 	window  time.Duration
 	hold    time.Duration // time to live of what is held
 	cluster bool          // a script has one slot
-	offset  atomic.Int64  // the store's clock minus ours, in ms
 	trips   atomic.Int64  // round trips, for the metrics
 	scripts scripts
 	reach   *reach
 	sick    *ailments
 
 	replicas int                                   // that must confirm what is accepted before it counts as stored
+	untold   atomic.Bool                           // the server does not say whether its append-only file is written
 	masters  atomic.Pointer[[health.Shards]string] // of a cluster
 	fit      atomic.Pointer[error]                 // what is wrong with the data that this store holds; nil: that has not been seen yet
 }
@@ -92,24 +93,12 @@ func newStore(cfg Config) *store {
 	known := newReach(cfg.Client, cfg.Replicas, cfg.Log)
 	cfg.Client.AddHook(known)
 	return &store{
-		reach: known, sick: newAilments(cfg.Log), replicas: cfg.Replicas, cluster: cluster, client: cfg.Client, health: health.NewStore(cfg.Client, cfg.Rules), sealer: cfg.Sealer, window: cfg.Rules.Window,
+		clock: newClock(cfg.Clock), reach: known, sick: newAilments(cfg.Log), replicas: cfg.Replicas, cluster: cluster, client: cfg.Client, health: health.NewStore(cfg.Client, cfg.Rules), sealer: cfg.Sealer, window: cfg.Rules.Window,
 		hold: cfg.HoldTime,
 		scripts: scripts{
 			accept: lua(commonLua, acceptLua), settle: lua(commonLua, settleLua), look: lua(lookLua), change: lua(commonLua, changeLua),
 			control: lua(controlLua), handoffs: lua(commonLua, handoffsLua), take: lua(takeLua), update: lua(updateLua), gather: lua(gatherLua), mark: lua(markLua),
 		},
-	}
-}
-
-// now is the store's clock, as well as this replica knows it: the wall clock of a gateway decides nothing.
-func (s *store) now() time.Time {
-	return time.Now().Add(time.Duration(s.offset.Load()) * time.Millisecond)
-}
-
-// heard notes the store's time from a reply.
-func (s *store) heard(ms int64) {
-	if ms > 0 {
-		s.offset.Store(ms - time.Now().UnixMilli())
 	}
 }
 

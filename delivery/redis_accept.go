@@ -41,6 +41,7 @@ type acceptedFate struct {
 type claimed struct {
 	target *held
 	token  string
+	over   bool // from a holder whose lease ran out
 	lane   laneState
 }
 
@@ -165,7 +166,7 @@ func (s *store) accept(calls []*acceptCall, token func() string, lim limits) {
 	ctx, cancel := context.WithTimeout(context.Background(), batchTime)
 	defer cancel()
 	t := newTrip(s.scripts.accept, pipeline)
-	t.replicas = s.replicas
+	t.replicas, t.untold = s.replicas, &s.untold
 	s.carry(ctx, t)
 	for i := range bundled {
 		s.readAccept(groups[i], tokens[i], t.replies[i], t.errs[i])
@@ -337,7 +338,7 @@ func (g *acceptGroup) read(now int64, reply any, token string) {
 		if len(st) == 0 {
 			continue // somebody holds it already
 		}
-		g.call.claims = append(g.call.claims, claimed{target: g.targets[i], token: token, lane: laneState{
+		g.call.claims = append(g.call.claims, claimed{target: g.targets[i], token: token, over: toText(st[5]) == "1", lane: laneState{
 			version: g.view.version, reading: health.ParseReading(now, toText(st[0]), toText(st[1])),
 			cut: toText(st[2]), cutFate: Fate(toText(st[3])), waiting: toInt(st[4]), lease: leaseTime,
 		}})

@@ -30,6 +30,8 @@ type Config struct {
 
 	// Dial, when set, replaces the guarded dialer: for tests with bots that have no address.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+	// Clock, when set, replaces the wall clock: for tests with one that is wrong, which must change nothing.
+	Clock func() time.Time
 }
 
 // wakeLoop hears of events that other replicas took in for registrations that this one holds.

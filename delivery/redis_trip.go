@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pulsegate/pulsegate/health"
@@ -22,7 +23,7 @@ func (s *store) confirmed(ctx context.Context, script *redis.Script, keys []stri
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	t := newTrip(script, []scriptCall{{keys, args}})
-	t.replicas = s.replicas
+	t.replicas, t.untold = s.replicas, &s.untold
 	s.carry(ctx, t)
 	return t.replies[0], t.errs[0]
 }
@@ -46,7 +47,8 @@ type scriptCall struct {
 type trip struct {
 	script   *redis.Script
 	calls    []scriptCall
-	replicas int // that must confirm the writes
+	replicas int          // that must confirm the writes
+	untold   *atomic.Bool // the server does not say whether its file is written; nil: that does not matter
 
 	replies [][]any
 	errs    []error
@@ -71,7 +73,7 @@ func (s *store) carry(ctx context.Context, t *trip) {
 	switch {
 	case ok:
 		s.carryOnCluster(ctx, cluster, t)
-	case len(t.calls) == 1 && t.replicas == 0:
+	case len(t.calls) == 1 && t.replicas == 0 && t.untold == nil:
 		t.replies[0], t.errs[0] = t.script.Run(ctx, s.client, t.calls[0].keys, t.calls[0].args...).Slice()
 	default:
 		t.on(ctx, s.client, t.all())
@@ -83,9 +85,17 @@ func (s *store) carry(ctx context.Context, t *trip) {
 	}
 }
 
+// pipeliner is what a pipeline can be sent to.
+type pipeliner interface{ Pipeline() redis.Pipeliner }
+
 // on carries calls over one connection of one server. A script that the server does not know was not run: its text goes with the first of
 // the calls then, and with all of them should the server forget it again meanwhile.
-func (t *trip) on(ctx context.Context, server interface{ Pipeline() redis.Pipeliner }, which []int) {
+func (t *trip) on(ctx context.Context, server pipeliner, which []int) {
+	f := watch(server, t.untold)
+	if f != nil {
+		defer f.close()
+		server = f.conn
+	}
 	for round := 0; round < 3 && len(which) > 0; round++ {
 		pipe := server.Pipeline()
 		cmds := make([]*redis.Cmd, len(which))
@@ -100,7 +110,9 @@ func (t *trip) on(ctx context.Context, server interface{ Pipeline() redis.Pipeli
 		if t.replicas > 0 { // of this connection: it counts who has what was written before on it
 			replicas = pipe.Do(ctx, "wait", t.replicas, confirmTime.Milliseconds())
 		}
+		f.ask(ctx, pipe)
 		_, _ = pipe.Exec(ctx) // each command has its own error
+		unwritten := f.written(ctx)
 		var unknown []int
 		for k, i := range which {
 			t.replies[i], t.errs[i] = cmds[k].Slice()
@@ -109,6 +121,8 @@ func (t *trip) on(ctx context.Context, server interface{ Pipeline() redis.Pipeli
 				unknown = append(unknown, i)
 			case t.errs[i] == nil && !t.confirmedBy(replicas):
 				t.errs[i] = &StoreError{Condition: StoreUnconfirmed, what: "confirm", err: errUnconfirmed}
+			case t.errs[i] == nil:
+				t.errs[i] = unwritten
 			}
 		}
 		which = unknown
@@ -191,7 +205,7 @@ func (s *store) partOf(c scriptCall) *part {
 	return s.reach.of(sh)
 }
 
-// follow carries calls whose slot is moving, one by one, wherever the cluster sends them.
+// follow carries calls whose slot is moving, one by one, wherever the cluster sends them. Nobody is asked whether that is written.
 func (s *store) follow(ctx context.Context, cluster *redis.ClusterClient, t *trip, which []int) {
 	for _, i := range which {
 		t.replies[i], t.errs[i] = t.script.Run(ctx, cluster, t.calls[i].keys, t.calls[i].args...).Slice()

@@ -42,7 +42,7 @@ const (
 // An error says that the store could not be read, not that something is wrong with it.
 func Verify(ctx context.Context, cfg VerifyConfig) (Verification, error) {
 	v := &verifier{
-		store: &store{client: cfg.Client, reach: newReach(cfg.Client, 0, slog.New(slog.DiscardHandler))}, script: redis.NewScript(health.Lua() + verifyLua), progress: cfg.Progress,
+		store: &store{clock: newClock(nil), client: cfg.Client, reach: newReach(cfg.Client, 0, slog.New(slog.DiscardHandler))}, script: redis.NewScript(health.Lua() + verifyLua), progress: cfg.Progress,
 		found: map[RegID]bool{}, indexes: map[string]bool{}, told: map[string]bool{},
 		result: Verification{Fates: map[Fate]int64{}, Findings: []Finding{}},
 	}

@@ -91,6 +91,7 @@ type Registration struct {
 	RunbookURL      string
 	DeliveryTimeout time.Duration // of one try; 0 means the gateway's setting
 	MaxConcurrency  int           // tries at once; 0 means 32
+	MaxPerSecond    int           // tries that may begin in any second; 0: any number
 	WhenDown        WhenDown
 	TimeToLive      time.Duration // how long an event may wait for its first try; 0: for ever, or the gateway's setting where events are held
 	DebugUntil      time.Time

@@ -93,12 +93,6 @@ func (c *Carrier) try(ctx context.Context, t *task, r health.Reading) (o outcome
 			o = outcome{class: health.Broken, message: "the gateway could not make the request"}
 		}
 	}()
-	select {
-	case c.slots <- struct{}{}:
-		defer func() { <-c.slots }()
-	case <-ctx.Done():
-		return outcome{cancelled: true}
-	}
 	state := c.cfg.Rules.Judge(r.Standing, r.Counts, r.At).State
 	var owner *Owner
 	if t.kind == 'm' {

@@ -18,6 +18,7 @@ const (
 	MaxRegistrations   = 10 // of one entity
 	DefaultConcurrency = 32
 	maxConcurrency     = 1000
+	maxPerSecond       = 10_000
 	minTryTime         = 500 * time.Millisecond
 	maxTryTime         = 30 * time.Second
 	maxDebug           = time.Hour
@@ -122,6 +123,9 @@ func validateChoices(r Registration) []string {
 	}
 	if r.MaxConcurrency < 0 || r.MaxConcurrency > maxConcurrency {
 		p = append(p, fmt.Sprintf("maxConcurrency must be from 1 to %d", maxConcurrency))
+	}
+	if r.MaxPerSecond < 0 || r.MaxPerSecond > maxPerSecond {
+		p = append(p, fmt.Sprintf("maxPerSecond must be from 1 to %d", maxPerSecond))
 	}
 	return p
 }

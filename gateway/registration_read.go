@@ -60,8 +60,8 @@ func registrationOf(f fields) delivery.Registration {
 		CallbackURL: f.text("callbackUrl"), CACertificate: f.text("caCertificate"), AvatarURL: f.text("avatarUrl"), Mode: modeOf(f), PublicFilter: filterOf(f),
 		Metadata: f.flat("metadata"), Owner: f.text("owner"), RunbookURL: f.text("runbookUrl"),
 		DeliveryTimeout: f.millis("deliveryTimeoutMs"), TimeToLive: f.millis("timeToLiveMs"),
-		MaxConcurrency: int(f.whole("maxConcurrency")),
-		WhenDown:       delivery.WhenDown(f.text("whenDown")), DebugUntil: f.moment("debugUntil"),
+		MaxConcurrency: int(f.whole("maxConcurrency")), MaxPerSecond: int(f.whole("maxPerSecond")),
+		WhenDown: delivery.WhenDown(f.text("whenDown")), DebugUntil: f.moment("debugUntil"),
 	}
 	r.CompanyKey, r.NetworkKey = f.text("companyKey"), f.text("networkKey")
 	r.ExternalID, r.AppID = f.text("externalId"), f.text("appId")

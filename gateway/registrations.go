@@ -33,6 +33,7 @@ type registration struct {
 	RunbookURL      string                 `json:"runbookUrl,omitempty"`
 	TimeoutMs       int64                  `json:"deliveryTimeoutMs,omitempty"`
 	MaxConcurrency  int                    `json:"maxConcurrency,omitempty"`
+	MaxPerSecond    int                    `json:"maxPerSecond,omitempty"`
 	WhenDown        delivery.WhenDown      `json:"whenDown,omitempty"`
 	TimeToLiveMs    int64                  `json:"timeToLiveMs,omitempty"`
 	DebugUntil      int64                  `json:"debugUntil,omitempty"` // epoch milliseconds
@@ -59,7 +60,7 @@ func onWire(r delivery.Registration) registration {
 		ExternalID: r.ExternalID, AppID: r.AppID, Name: r.Name, CallbackURL: r.CallbackURL, Mode: r.Mode,
 		PublicFilter: r.PublicFilter, Credentials: credentials{Type: r.Credentials.Type, Identity: r.Credentials.Identity},
 		CACertificate: r.CACertificate, AvatarURL: r.AvatarURL, Metadata: rawJSON(r.Metadata), Owner: r.Owner, RunbookURL: r.RunbookURL,
-		TimeoutMs: r.DeliveryTimeout.Milliseconds(), MaxConcurrency: r.MaxConcurrency, WhenDown: r.WhenDown,
+		TimeoutMs: r.DeliveryTimeout.Milliseconds(), MaxConcurrency: r.MaxConcurrency, MaxPerSecond: r.MaxPerSecond, WhenDown: r.WhenDown,
 		TimeToLiveMs: r.TimeToLive.Milliseconds(),
 		DebugUntil:   millis(r.DebugUntil), Created: millis(r.Created), LastUpdated: millis(r.LastUpdated),
 	}

@@ -101,6 +101,7 @@ func (i *instance) newCarrier() (*delivery.Carrier, error) {
 		Replicas:             i.replicas(),
 		Rules:                i.rules(),
 		DeliveryTimeout:      i.DeliveryTimeout,
+		InFlight:             i.InFlight,
 		QueueEvents:          i.QueueEvents,
 		QueueBytes:           i.QueueBytes,
 		HoldTime:             i.HoldTime,

@@ -31,6 +31,7 @@ type serveCommand struct {
 	HealthMinAttempts int64         `help:"Failures without one acknowledgement that make a bot DOWN." default:"10"`
 	Pause             time.Duration `help:"How long DOWN pauses delivery." default:"2m"`
 	DeliveryTimeout   time.Duration `help:"Time for one try, from the connection to the answer." default:"5s"`
+	InFlight          int           `help:"Deliveries that may be under way at once in this process, of all bots together." default:"16384"`
 	QueueEvents       int64         `help:"Events that may wait for one registration." default:"100000"`
 	QueueBytes        int64         `help:"Bytes of events that may wait for one registration." default:"268435456"`
 	IngestBytes       int64         `help:"Bytes of request bodies in memory at once; what comes on top is answered 503 with Retry-After." default:"67108864"`
@@ -101,6 +102,8 @@ func (c serveCommand) checkRules() error {
 		return wrongSetting("--queue-events must be at least 1, --queue-bytes at least 262144, which is one event")
 	case c.IngestBytes < 8<<20:
 		return wrongSetting("--ingest-bytes %d: must be at least 8388608, which is one body", c.IngestBytes)
+	case c.InFlight < 16 || c.InFlight > 1_000_000:
+		return wrongSetting("--in-flight %d: must be from 16 to 1000000", c.InFlight)
 	case c.HoldTime < time.Second || c.HoldTime > 31*24*time.Hour:
 		return wrongSetting("--hold-time %v: must be from 1s to 744h", c.HoldTime)
 	case c.MetricsRegistrations < 0 || c.MetricsRegistrations > 2000:

@@ -195,24 +195,31 @@ func (s *storyMailSession) Reset()                                    {}
 func (s *storyMailSession) Logout() error                             { return nil }
 
 func (s *storyMailSession) Data(r io.Reader) error {
+	m, err := readMail(r, s.to)
+	if err == nil {
+		s.box.keep(m)
+	}
+	return err
+}
+
+func (m *storyMailbox) keep(mail storyMail) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.mails = append(m.mails, mail)
+}
+
+// readMail reads a mail to somebody as it is transferred.
+func readMail(r io.Reader, to string) (storyMail, error) {
 	message, err := mail.ReadMessage(r)
 	if err != nil {
-		return err
+		return storyMail{}, err
 	}
 	subject, err := new(mime.WordDecoder).DecodeHeader(message.Header.Get("Subject"))
 	if err != nil {
-		return err
+		return storyMail{}, err
 	}
 	text, err := plainPart(message)
-	if err != nil {
-		return err
-	}
-	s.box.mu.Lock()
-	defer s.box.mu.Unlock()
-	s.box.mails = append(s.box.mails, storyMail{
-		s.to, subject, message.Header.Get("Message-Id"), message.Header.Get("References"), time.Now(), text,
-	})
-	return nil
+	return storyMail{to, subject, message.Header.Get("Message-Id"), message.Header.Get("References"), time.Now(), text}, err
 }
 
 // plainPart reads a message to its end, and returns its first part.
@@ -295,6 +302,11 @@ func storyStore(t testing.TB) redis.UniversalClient {
 	m := miniredis.NewMiniRedis()
 	m.ClockTTL(true)
 	t.Cleanup(m.Close)
+	return storyClient(t, m)
+}
+
+// storyClient returns a client of a store in memory.
+func storyClient(t testing.TB, m *miniredis.Miniredis) redis.UniversalClient {
 	c := redis.NewClient(&redis.Options{
 		Addr: "127.0.0.1:1", Dialer: func(context.Context, string, string) (net.Conn, error) {
 			conn, err := m.Dial()
