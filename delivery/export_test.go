@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	"net"
+	"net/http"
 	"net/netip"
 	"time"
 
@@ -70,3 +71,6 @@ func (v Views) Has(e Entity) bool { return v.v.get(e) != nil }
 
 // Len is how many entities are known.
 func (v Views) Len() int { return len(v.v.young) + len(v.v.old) }
+
+// Through puts something between tries and the network. Nothing may have been sent yet.
+func (c *Carrier) Through(wrap func(http.RoundTripper) http.RoundTripper) { c.caller.through = wrap }

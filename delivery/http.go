@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -34,6 +35,8 @@ type caller struct {
 	roots *x509.CertPool // trusted for every bot
 	usual *links
 
+	through func(http.RoundTripper) http.RoundTripper // nil, but for tests that stand between a try and the network
+
 	mu      sync.Mutex
 	trusted map[string]*links // by the certificates that a registration brings; connections are not shared between them
 }
@@ -44,7 +47,7 @@ type links struct{ kept, fresh *http.Transport }
 
 // newCaller returns a caller that trusts the system's authorities and those of bundle, PEM certificates that were checked before.
 func newCaller(dial dialFunc, bundle string) *caller {
-	c := &caller{dial: dial, roots: systemRoots(), trusted: map[string]*links{}}
+	c := &caller{dial: unharmed(dial), roots: systemRoots(), trusted: map[string]*links{}}
 	c.roots.AppendCertsFromPEM([]byte(bundle))
 	c.usual = c.newLinks(c.roots)
 	return c
@@ -72,6 +75,18 @@ func (c *caller) newTransport(roots *x509.CertPool) *http.Transport {
 			SendPingTimeout: 10 * time.Second, PingTimeout: 5 * time.Second, WriteByteTimeout: 10 * time.Second,
 			MaxReceiveBufferPerStream: maxResponseBytes, MaxReceiveBufferPerConnection: 1 << 20, // a bot may not fill more than we read
 		},
+	}
+}
+
+// unharmed makes a panic of dial an error: net/http dials in goroutines of its own, where nobody else would catch it.
+func unharmed(dial dialFunc) dialFunc {
+	return func(ctx context.Context, network, addr string) (conn net.Conn, err error) {
+		defer func() {
+			if p := recover(); p != nil {
+				err = fmt.Errorf("dial: panic with a %T", p)
+			}
+		}()
+		return dial(ctx, network, addr)
 	}
 }
 
@@ -149,9 +164,12 @@ func (c *caller) do(ctx context.Context, p call) outcome {
 	req.ContentLength = int64(len(p.body))
 	p.setHeaders(req.Header)
 	l := c.links(p.trust)
-	transport := l.kept
+	var transport http.RoundTripper = l.kept
 	if p.fresh {
 		transport = l.fresh
+	}
+	if c.through != nil {
+		transport = c.through(transport)
 	}
 	res, err := transport.RoundTrip(req)
 	if err != nil {

@@ -2,6 +2,8 @@ package delivery
 
 import (
 	"context"
+	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -136,7 +138,7 @@ func (l *lane) begin() {
 	l.c.lanes[l.id] = l
 	l.c.ahead.lanes.Add(1)
 	l.c.laneWork.Go(func() {
-		l.run()
+		l.runUnharmed()
 		l.c.ahead.leave(l.held)
 		l.c.mu.Lock()
 		if l.c.lanes[l.id] == l {
@@ -144,6 +146,16 @@ func (l *lane) begin() {
 		}
 		l.c.mu.Unlock()
 	})
+}
+
+// runUnharmed ends the lane at a panic, not the process: when its lease has ended, somebody begins anew.
+func (l *lane) runUnharmed() {
+	defer func() {
+		if p := recover(); p != nil {
+			l.c.log.Error("lane panicked", "registration", l.names.member, "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+		}
+	}()
+	l.run()
 }
 
 func (l *lane) poke() {

@@ -30,8 +30,19 @@ func (p *Parser) parse(body []byte) (*event, error) {
 	if !ok {
 		r = &reader{dec: new(jsontext.Decoder)}
 	}
-	defer p.readers.Put(r)
-	return r.read(body)
+	return p.use(r, body)
+}
+
+// use reads with a reader. A panic is our own fault, and costs one event and one reader, not the process.
+func (p *Parser) use(r *reader, body []byte) (ev *event, err error) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			ev, err = nil, fmt.Errorf("parse event: panic with a %T", fault)
+		}
+	}()
+	ev, err = r.read(body)
+	p.readers.Put(r)
+	return ev, err
 }
 
 // reader walks the tokens of one event. It may be used again for the next.

@@ -3,6 +3,7 @@ package delivery
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"runtime/debug"
 	"time"
@@ -89,7 +90,7 @@ func (c *Carrier) timeout(t *task) time.Duration {
 func (c *Carrier) try(ctx context.Context, t *task, r health.Reading) (o outcome) {
 	defer func() {
 		if p := recover(); p != nil {
-			c.log.Error("try panicked", "registration", t.reg.member(), "panic", p, "stack", string(debug.Stack()))
+			c.log.Error("try panicked", "registration", t.reg.member(), "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
 			o = outcome{class: health.Broken, message: "the gateway could not make the request"}
 		}
 	}()
