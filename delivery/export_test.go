@@ -74,3 +74,6 @@ func (v Views) Len() int { return len(v.v.young) + len(v.v.old) }
 
 // Through puts something between tries and the network. Nothing may have been sent yet.
 func (c *Carrier) Through(wrap func(http.RoundTripper) http.RoundTripper) { c.caller.through = wrap }
+
+// Kill cuts off every try under way, as the end of the process would.
+func (c *Carrier) Kill() { c.stopTry() }

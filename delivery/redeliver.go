@@ -53,6 +53,9 @@ func (c *Carrier) Redeliver(ctx context.Context, company, requestID, key string)
 	}
 	ctx, cancel := context.WithTimeout(ctx, acceptTime)
 	defer cancel()
+	if _, err := c.viewOf(ctx, rec.Reg.Entity, true); err != nil { // what is known here of the mode may be out of date
+		return Redelivery{}, err
+	}
 	c.acceptAll(ctx, []*accepted{ac})
 	receipt := ac.receipt()
 	if receipt.Err != nil {
