@@ -27,9 +27,34 @@
 //	anything else, after the last try   failed       counted; a customer's message is handed off
 //	the bot is DOWN and paused          suppressed   counted as failed; handed off
 //	the queue is full                   overflow     not counted; handed off
+//	its time was up before a try        expired      not counted; handed off
 //	the mode became MAINTENANCE         maintenance  not counted; a job hands off
 //	the registration was deleted        withdrawn    not counted; a job hands off
 //	the public filter does not admit    filtered     not counted; no handoff
+//
+// # Time
+//
+// An event is of use until its expiresAt, and waits for at most its registration's timeToLiveMs; where events are held, and that is not
+// set, for at most the gateway's --hold-time. One whose time is up before its first try has expired: within a second, whether it lies behind
+// a hanging event of its author, beyond what the lane has read, or in the queue of a bot that is DOWN; after a kill, within a second of the
+// end of the lease. What is under way is never cut off. What the registration says now holds for all that waits. There is no timer for
+// an event: those with a time of their own stand in a sorted set of the registration (x), whose first is noted in its standing (xp);
+// the others expire in the order of the queue. A lane looks when the first of them does, and a registration without a lane is due then.
+//
+// # Events that are held
+//
+// With whenDown hold what waits stays in the queue while the bot is DOWN, and is no failure. After each pause the head of the queue is the
+// trial. It fails: the bot is DOWN again whatever the counts, and the event stays where it is, without a fate and without an outcome. It is
+// acknowledged: DOWN is over, and the rest follows in order. Its time is up: it expires, and what comes next is the next trial; when nothing
+// is left, DOWN ends with an empty window. A full queue overflows, MAINTENANCE and deletion end what is held at once, as any
+// other queue. Becoming DOWN hands the conversations over here too: customers do not wait for a bot that is away, and what is held comes to
+// it later with an owner that says AGENT.
+//
+// # Deliveries made once more
+//
+// A failed delivery can be made once more from the payload in its record: a new delivery, with a request id of its own, of the same event,
+// with its webhook-id. It goes to the end of the queue like any other and obeys all that holds there, but says nothing new of the
+// conversation, and the event's expiresAt and the public filter, which were heeded the first time, are not asked again.
 //
 // # Crashes
 //
@@ -74,6 +99,9 @@
 //   - A pace spaces tries evenly, 2 % below what a registration allows, so that no second sees more, and no burst begins one. A lane keeps
 //     the lease until its next try would be allowed, and one that takes over from a dead holder waits that long first: no two holders
 //     together make too many.
+//   - An event whose expiresAt is past when it comes is accepted, and has expired: its source learns the fate as for any other, the customer
+//     goes to an agent, and a batch is not refused for the clock of one machine. A time before 1973 is refused: that is seconds.
+//   - A panic at one payload costs its tries, and one in a lane the rest of its lease. The process lives.
 //   - Request and event ids hold the shard and a digest of the registration or entity, so that a record is found without an index: the log
 //     is read from the time in the id on.
 package delivery

@@ -30,7 +30,6 @@ type made struct {
 	handoff           delivery.HandoffKind
 	ended             time.Time // zero: it waits or is under way
 	crashes           int       // that it has seen waiting
-	reason            string
 }
 
 // try is one request as the bot got it.
@@ -188,30 +187,56 @@ func (m *model) counts(now time.Time) (acknowledged, failed int64) {
 	return acknowledged, failed
 }
 
-// wrongHandoff finds a delivery whose conversation was handed off though it was not the bot's, or was not though it was.
+// wrongHandoff finds a delivery whose conversation was handed off though it was not the bot's, or was not though it was. Of several of an
+// author that ended in one moment, any may be the one.
 func (m *model) wrongHandoff() *made {
-	ended := slices.DeleteFunc(slices.Clone(m.all), func(d *made) bool { return d.ended.IsZero() })
-	slices.SortStableFunc(ended, func(a, b *made) int { return a.ended.Compare(b.ended) })
+	type moment struct {
+		author string
+		at     time.Time
+	}
+	together := map[moment][]*made{}
+	var order []moment
+	for _, d := range m.all {
+		if at := (moment{d.author, d.ended}); !d.ended.IsZero() {
+			if together[at] == nil {
+				order = append(order, at)
+			}
+			together[at] = append(together[at], d)
+		}
+	}
+	slices.SortStableFunc(order, func(a, b moment) int { return a.at.Compare(b.at) })
 	agents := map[string]bool{}
-	for _, d := range ended {
-		want := delivery.HandoffKind("")
-		switch d.fate {
-		case delivery.Failed, delivery.Suppressed, delivery.Overflow, delivery.Expired:
-			want = delivery.AutomaticHandoff
-		case delivery.InMaintenance:
-			if d.ended.Equal(d.at.Truncate(time.Millisecond)) { // when it was accepted; what waited is handed off by the job
-				want = delivery.MaintenanceHandoff
+	for _, at := range order {
+		owed := !agents[at.author]
+		var last *made
+		for _, d := range together[at] {
+			want := d.handsOff()
+			if want == "" && d.handoff != "" || d.handoff != "" && (d.handoff != want || agents[at.author]) {
+				return d
+			}
+			agents[at.author] = agents[at.author] || d.handoff != ""
+			if want != "" {
+				last = d
 			}
 		}
-		if agents[d.author] {
-			want = ""
+		if owed && last != nil && !agents[at.author] {
+			return last
 		}
-		if d.handoff != want {
-			return d
-		}
-		agents[d.author] = agents[d.author] || want != ""
 	}
 	return nil
+}
+
+// handsOff is the handoff that a delivery's fate asks for.
+func (d *made) handsOff() delivery.HandoffKind {
+	switch d.fate {
+	case delivery.Failed, delivery.Suppressed, delivery.Overflow, delivery.Expired:
+		return delivery.AutomaticHandoff
+	case delivery.InMaintenance:
+		if d.ended.Equal(d.at.Truncate(time.Millisecond)) { // when it was accepted; what waited is handed off by the job
+			return delivery.MaintenanceHandoff
+		}
+	}
+	return ""
 }
 
 // outOfOrder finds a try of an author's event that came before its turn.

@@ -92,5 +92,7 @@
 //   - A bot may read every registration of its company, as any valid token could in the API that it was written for.
 //   - from=32d is answered like any other wrong text in "from"; the documented bound is 31 days.
 //   - The platform's 401 and redirects are between it and the gateway, so the bot reads 502; every other answer of it is passed on.
+//   - The bytes of request bodies in memory are bounded over all requests, and who does not fit reads 503 at once: a queue would only
+//     hold more of them.
 //   - Nothing but failures of our own is logged per request: the rest is counted, and told to the caller.
 package gateway
