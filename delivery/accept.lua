@@ -1,6 +1,7 @@
 -- Takes events in: dedupes, notes who owns the conversation, queues or suppresses, and claims what is idle for this replica.
 -- KEYS and ARGV as read below: limits, shards, then groups, each for one entity.
--- Returns now, then for each group 'stale', or the lines of its events, and the state of every registration that this call claimed.
+-- Returns now, then for each group 'stale', 'sick', or the lines of its events, and the state of every registration that this call claimed; and at
+-- last what was sick.
 -- Commit point: the reply. A crash before it loses an event that nobody was told is stored; the source sends it again and its id
 -- makes it one. A crash after it leaves queued events with a lease that ends: whoever looks next claims them.
 local ki, ai = 0, 0
@@ -106,7 +107,7 @@ local function enqueue(g, e, t, r, paused)
     id = redis.call('XADD', t.q, '*', 'i', e.kind .. e.part, 'a', e.author, 'b', e.body)
   end
   put(r, 'ql', id)
-  add(r, 'qn', 1); add(r, 'qb', #e.body)
+  add(r, 'c:accepted', 1); add(r, 'qn', 1); add(r, 'qb', #e.body)
   if e.expires then note_expiry(r, t, e, id) end
   if r.claimed then return id, prev end
   local holder = get(r, 'lo')
@@ -127,9 +128,8 @@ end
 -- One delivery of an event. Returns its fate, and its line of the reply: fate, stream id, the id before it, and the kind of the handoff, if it made one.
 local function deliver(g, e, t)
   local r = reg_open(t.st, t.win, t.member, now, span, g.s)
-  add(r, 'c:accepted', 1)
   local function done(fate, handed)
-    add(r, 'c:' .. fate, 1)
+    add(r, 'c:accepted', 1); add(r, 'c:' .. fate, 1)
     return fate, fate .. '\n\n\n' .. (handed and g.childKind or '')
   end
   if e.wish[t.n] == 'f' then
@@ -170,13 +170,15 @@ local function again(e)
   return o[1] or '', o[2] or ''
 end
 
--- Takes one event and appends its lines to reply: what became of it, and when it was stored now, one line for each target.
+-- Takes one event and appends its lines to reply: what became of it, and when it was stored now, one line for each target. The LIVE one comes
+-- first: if it cannot be given the event nothing is stored, and if another cannot, that one goes without.
 local function take(g, e, reply)
   if e.dup and not redis.call('SET', e.dup, e.part .. ' ' .. e.hash .. ' queued', 'PX', dupTTL, 'NX') then
     local part, hash, fate = string.match(redis.call('GET', e.dup), '^(%S+) (%S+) (%S+)$')
     reply[#reply + 1] = hash == e.hash and 'seen\n' .. part .. '\n' .. fate .. '\n' or 'reused'
     return
   end
+  e.fresh = true
   e.admitted = false -- by the LIVE registration, or by any where none is LIVE
   for _, t in ipairs(g.targets) do
     if (e.wish[t.n] or 'q') == 'q' and (t.role == 'L' or g.live == '') and not e.origin then e.admitted = true end
@@ -191,8 +193,9 @@ local function take(g, e, reply)
   for i, t in ipairs(g.targets) do
     reply[at + i] = '' -- not for this one
     if e.wish[i] ~= 'n' then
-      local its, line = deliver(g, e, t)
-      reply[at + i] = line
+      local ok, its, line = alone(t.member, deliver, g, e, t)
+      if not ok and (g.live == '' or t.role == 'L') then error('not stored', 0) end
+      its, reply[at + i] = its or '', line or ''
       if t.role == 'L' or t.role == 'X' or fate == '' then fate = its end
     end
   end
@@ -260,17 +263,27 @@ local function claims_of(g)
   return states
 end
 
+local function group(g)
+  if (redis.call('HGET', g.reg, 'ver') or '0') ~= g.version then return 'stale' end -- they have changed: nothing was written, load them and repeat
+  local lines = {}
+  for _, e in ipairs(g.events) do
+    local n = #lines
+    if not alone(g.reg, take, g, e, lines) then -- nothing of it is stored: it must not seem so when it comes again
+      if e.fresh and e.dup then redis.call('DEL', e.dup) end
+      for i = n + 1 + #g.targets, n + 1, -1 do lines[i] = nil end
+      lines[n + 1] = 'sick'
+    end
+  end
+  return {lines, claims_of(g)}
+end
+
 local reply = {num(now)}
 for i = 1, tonumber(A()) do
   local g = read_group()
-  if (redis.call('HGET', g.reg, 'ver') or '0') ~= g.version then
-    reply[#reply + 1] = 'stale' -- the registrations have changed: nothing was written, load them and repeat
-  else
-    local lines = {}
-    for _, e in ipairs(g.events) do take(g, e, lines) end
-    reply[#reply + 1] = {lines, claims_of(g)}
-  end
+  local ok, answer = alone(g.reg, group, g)
+  reply[#reply + 1] = ok and answer or 'sick'
 end
-for _, r in pairs(R) do reg_close(r, now) end
+for _, r in pairs(R) do alone(r.member, reg_close, r, now) end
 ledger_close(shards)
+reply[#reply + 1] = SICK
 return reply

@@ -2,6 +2,25 @@
 
 local R = {}
 
+-- What is wrong with the data of one registration or entity: names and reasons in turn. It ends the reply.
+local SICK = {}
+
+-- What the server refuses to everybody: that is not the fault of one.
+local REFUSED = {'OOM ', 'MISCONF ', 'READONLY ', 'NOREPLICAS ', 'LOADING ', 'MASTERDOWN ', 'CLUSTERDOWN ', 'NOAUTH ', 'NOPERM ', 'CROSSSLOT ', 'non local key'}
+
+-- Does f, which concerns only what is named: an error in it is noted, and keeps nothing from the others. Returns whether it went well, and what f returns.
+local function alone(name, f, ...)
+  local ok, a, b = pcall(f, ...)
+  if ok then return true, a, b end
+  local why = type(a) == 'table' and a.err or tostring(a)
+  for _, text in ipairs(REFUSED) do
+    if string.find(why, text, 1, true) then error(a, 0) end
+  end
+  SICK[#SICK + 1] = name
+  SICK[#SICK + 1] = why
+  return false
+end
+
 -- What accept and settle nearly always need of st; the rest is read when it is asked for.
 -- xp: when the first event of x has expired · tl: the registration's time to live.
 local HOT = {'lo', 'le', 'qn', 'qb', 'ql', 'c:accepted', 'c:delivered', 'do', 's', 'n', 'pu', 'v', 'dbg', 'off', 'tf', 'rw', 'hd', 'cut', 'cf', 'xp', 'tl'}
@@ -104,10 +123,16 @@ local function add(r, field, n)
   end
 end
 
--- The window, opened when it is first needed.
+-- The window, opened when it is first needed. One that nobody can read starts empty: it holds two minutes, and nothing else can heal it.
 local function reg_window(r)
-  if not r.w then r.w = window_open(r.win, r.now, r.span) end
-  return r.w
+  if r.w then return r.w end
+  local ok, w = alone(r.member, window_open, r.win, r.now, r.span)
+  if not ok then
+    redis.call('DEL', r.win)
+    w = window_open(r.win, r.now, r.span)
+  end
+  r.w = w
+  return w
 end
 
 -- Counts an outcome into the window, unless the registration is not judged now. kind and n as in window_count.

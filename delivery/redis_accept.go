@@ -53,11 +53,12 @@ type acceptCall struct {
 	claims []claimed // of the call's registrations, filled in by the first call that touches them
 }
 
-// acceptTargets are the registrations that get a delivery, and why the rest of the entity's customers go to agents.
+// acceptTargets are the registrations that get a delivery, the LIVE one first, and why the rest of the entity's customers go to agents.
 func acceptTargets(v *view) (targets []*held, kind HandoffKind) {
-	if v.live() != nil {
+	if l := v.live(); l != nil {
+		targets = append(targets, l)
 		for _, r := range v.regs {
-			if r.Mode != Maintenance {
+			if r.Mode == Monitoring {
 				targets = append(targets, r)
 			}
 		}
@@ -303,8 +304,9 @@ const (
 // readAccept reads a reply. What no replica has confirmed is refused, though it is stored and will be delivered: the source that sends
 // it again with its id is answered as if it had been accepted now.
 func (s *store) readAccept(groups []*acceptGroup, token string, reply []any, err error) {
-	if len(reply) == 1+len(groups) {
+	if len(reply) == 2+len(groups) {
 		s.heard(toInt(reply[0]))
+		s.sick.tell(reply[1+len(groups)])
 		for i, g := range groups {
 			g.read(toInt(reply[0]), reply[1+i], token)
 		}
@@ -325,7 +327,7 @@ func (g *acceptGroup) read(now int64, reply any, token string) {
 	parts := toSlice(reply)
 	if len(parts) != 2 {
 		for _, ac := range g.events {
-			ac.state = "stale"
+			ac.answered(toText(reply))
 		}
 		return
 	}
@@ -345,13 +347,20 @@ func (g *acceptGroup) read(now int64, reply any, token string) {
 	}
 }
 
+// answered notes what became of the event. One that could not be stored for its entity's own sake is refused.
+func (ac *accepted) answered(state string) {
+	if ac.state = state; state == "sick" {
+		ac.err = unavailable("accept", errSick)
+	}
+}
+
 // read takes the event's lines off those of its group.
 func (ac *accepted) read(lines []any, targets []*held) []any {
 	if len(lines) == 0 {
 		return nil // no answer: the caller is told to come again
 	}
-	var rest string
-	ac.state, rest, _ = strings.Cut(toText(lines[0]), "\n")
+	state, rest, _ := strings.Cut(toText(lines[0]), "\n")
+	ac.answered(state)
 	lines = lines[1:]
 	if ac.state == "seen" {
 		var fate string

@@ -98,8 +98,11 @@ func (s *store) settle(calls []*settleCall) {
 	}
 	replies, errs := s.pipeline(s.scripts.settle, pipeline)
 	for i, group := range bundled {
-		if errs[i] == nil && len(replies[i]) != 1+len(group) {
+		if errs[i] == nil && len(replies[i]) != 2+len(group) {
 			errs[i] = fmt.Errorf("settle: reply of %d parts", len(replies[i]))
+		}
+		if errs[i] == nil {
+			s.sick.tell(replies[i][1+len(group)])
 		}
 		for j, c := range group {
 			if errs[i] != nil {
@@ -264,7 +267,9 @@ func (c *settleCall) read(now int64, reply any) {
 	}
 	f := strings.SplitN(line, "\n", 10)
 	if len(f) < 10 {
-		c.lost = true
+		if c.lost = line != "sick"; !c.lost {
+			c.err = unavailable("settle", errSick)
+		}
 		return
 	}
 	c.rested = f[0] == "rest"

@@ -1,7 +1,7 @@
 -- Settles outcomes, renews or takes the lease, and reads what comes next. Claim and renewal are the same call without outcomes.
 -- KEYS and ARGV as read below: limits, shards, then groups, each for one registration.
--- Returns now, then for each group 'lost', or a line of lines (rest|ok version lease waiting handed cut fate expires counts stamp), alone or with the
--- standing, the next events, the owners asked for, and what has expired.
+-- Returns now, then for each group 'lost', 'sick', or a line of lines (rest|ok version lease waiting handed cut fate expires counts stamp), alone or with the
+-- standing, the next events, the owners asked for, and what has expired; and at last what was sick.
 -- Commit point: a crash before it delivers again; after it nothing is owed.
 local ki, ai = 0, 0
 local function K() ki = ki + 1; return KEYS[ki] end
@@ -40,19 +40,22 @@ end
 
 local function settle(g, r, o)
   if redis.call('XDEL', g.q, o.sid) == 0 then return end -- settled before: this is a repeat
-  g.eventful = true
-  if o.expires then redis.call('ZREM', g.x, o.sid) end
+  g.eventful = true -- from here on it has its fate, whatever cannot be written beside it
   add(r, 'qn', -1); add(r, 'qb', -tonumber(o.size)); add(r, 'c:' .. o.fate, 1)
+  if o.expires then alone(g.member, redis.call, 'ZREM', g.x, o.sid) end
   local kind = tonumber(o.kind)
   if kind >= 0 then reg_count(r, kind, 1) end
   if o.fate == 'delivered' then put(r, 'la', num(now)) end
   if o.fate == 'failed' or o.fate == 'suppressed' then note_failure(g, r, o) end
   local handed = ''
-  if o.h and hand_off(o.h, now, o.fate) then
-    handed = o.h.kind
-    add(r, 'ho', 1); g.handed = g.handed + 1
+  if o.h then
+    local _, done = alone(g.member, hand_off, o.h, now, o.fate)
+    if done then
+      handed = o.h.kind
+      add(r, 'ho', 1); g.handed = g.handed + 1
+    end
   end
-  note(g, r, o, handed)
+  alone(g.member, note, g, r, o, handed)
 end
 
 -- Settles the deliveries that were acknowledged, all in one step: ids and records lie in ARGV from g.first on. Those that were settled
@@ -67,7 +70,7 @@ local function settle_delivered(g, r)
   add(r, 'qn', -fresh); add(r, 'qb', -bytes); add(r, 'c:delivered', fresh)
   put(r, 'la', num(now))
   reg_count(r, 0, fresh)
-  log_ok(r, g.okLog, kept, records)
+  alone(g.member, log_ok, r, g.okLog, kept, records)
 end
 
 -- Appends an event as replies carry it: id, kind and part, author, body, and the event that it is a delivery of once more. Returns its size.
@@ -244,6 +247,16 @@ local function group(g)
 end
 
 local reply = {num(now)}
-for i = 1, tonumber(A()) do reply[#reply + 1] = group(read_group()) end
+for i = 1, tonumber(A()) do
+  local g = read_group()
+  local ok, answer = alone(g.member, group, g)
+  if not ok then -- what was settled is noted
+    local r = R[g.st]
+    if r then alone(g.member, reg_close, r, now) end
+    R[g.st] = nil
+  end
+  reply[#reply + 1] = ok and answer or 'sick'
+end
 ledger_close(shards)
+reply[#reply + 1] = SICK
 return reply

@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -24,6 +25,16 @@ const (
 
 func newAilments(log *slog.Logger) *ailments {
 	return &ailments{log: log, told: map[string]time.Time{}}
+}
+
+// errSick stands for what could not be done for the sake of the data of one registration or entity. The log says what it is.
+var errSick = errors.New("its data in the store cannot be read or written")
+
+// tell notes what a script found: names and reasons in turn.
+func (a *ailments) tell(list any) {
+	for found := toTexts(list); len(found) >= 2; found = found[2:] {
+		a.note(found[0], "data in the store cannot be read or written, the rest goes on without it", found[1])
+	}
 }
 
 // note counts a fault of one registration or key, and logs it now and then.

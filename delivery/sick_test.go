@@ -1,6 +1,8 @@
 package delivery_test
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -71,4 +73,83 @@ func TestEntityThatCannotBeReadIsNotUnknown(t *testing.T) {
 		require.NoError(t, r.Put(t.Context(), registration("e1", "app")), "writing it anew mends it")
 		r.send(t, message("e1", "ann", 1))
 	})
+}
+
+// One registration whose keys hold something else made every script call that it shared with others fail, for as long as it stayed so.
+func TestSickRegistrationKeepsNothingFromOthers(t *testing.T) {
+	for _, noun := range []string{"st", "win", "q", "ok", "reg"} {
+		t.Run(noun, func(t *testing.T) {
+			onBothStores(t, func(t *testing.T, client redis.UniversalClient) {
+				b := newBot(t)
+				r := startReplica(t, client, b)
+				well := sameShard(t, client, r, 4)
+				sick, well := well[0], well[1:]
+				s := &sabotage{t: t, client: client}
+				for _, ext := range append([]string{sick}, well...) {
+					r.settled(t, r.send(t, message(ext, "ann", 0))[0].ID)
+				}
+				r.stop()
+				name := strings.Replace(s.key("st", sick), "}:st:", "}:"+noun+":", 1)
+				if noun == "reg" {
+					name = strings.TrimSuffix(name, ":app")
+				}
+				s.do("DEL", name)
+				s.do("SET", name, "what nobody understands")
+				r = startReplica(t, client, b)
+				var mixed []delivery.Incoming
+				for n := range 5 {
+					for _, ext := range append([]string{sick}, well...) {
+						mixed = append(mixed, withID(message(ext, "ann", n+1), fmt.Sprint(ext, n)))
+					}
+				}
+				receipts := r.Accept(t.Context(), "acme", mixed)
+				for i, rc := range receipts {
+					if i%4 != 0 {
+						require.NoError(t, rc.Err, noun)
+						require.Equal(t, delivery.Delivered, r.settled(t, rc.ID).Fate, "those who are well are not kept from it")
+					} else if rc.Err != nil {
+						require.ErrorIs(t, rc.Err, delivery.ErrUnavailable)
+					}
+				}
+				if noun != "reg" {
+					soon(t, func() bool { return scrape(t, r)["store_ailments_total"] > 0 }, "it is counted")
+				}
+				if noun == "st" || noun == "reg" {
+					return // without them there is no registration
+				}
+				s.do("DEL", name)
+				again := r.Accept(t.Context(), "acme", mixed[:1])
+				require.NoError(t, again[0].Err)
+				soon(t, func() bool { return timesSeen(b, again[0].ID) > 0 }, "what was refused is not taken for stored")
+				require.Equal(t, 1, timesSeen(b, again[0].ID))
+			})
+		})
+	}
+}
+
+// sameShard registers an app at n entities that lie in one shard.
+func sameShard(t testing.TB, client redis.UniversalClient, r *replica, n int) (exts []string) {
+	shard := ""
+	for i := 0; len(exts) < n; i++ {
+		ext := fmt.Sprint("s", i)
+		require.NoError(t, r.Create(t.Context(), registration(ext, "app")))
+		tag, _, _ := strings.Cut(onlyKey(t, client, "pg:*:reg:acme:whatsapp:"+ext), "}")
+		if shard == "" {
+			shard = tag
+		}
+		if tag == shard {
+			exts = append(exts, ext)
+		}
+	}
+	return exts
+}
+
+// timesSeen is how often a bot got an event.
+func timesSeen(b *bot, id string) (n int) {
+	for _, q := range b.requests() {
+		if q.header.Get("webhook-id") == id {
+			n++
+		}
+	}
+	return n
 }
