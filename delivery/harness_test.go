@@ -118,7 +118,8 @@ func newMiniredis(t testing.TB) redis.UniversalClient {
 func newClient(t testing.TB, dial func(context.Context, string, string) (net.Conn, error)) redis.UniversalClient {
 	c := redis.NewClient(&redis.Options{
 		Addr: "127.0.0.1:1", MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
-		Dialer: dial, MaxRetries: -1, ContextTimeoutEnabled: true, DisableIdentity: true, Protocol: 2, ReadTimeout: 2 * time.Second, WriteTimeout: 2 * time.Second,
+		PoolSize: 4096, // go-redis shares the timers of those who wait for a connection, and those of fake time may not leave it
+		Dialer:   dial, MaxRetries: -1, ContextTimeoutEnabled: true, DisableIdentity: true, Protocol: 2, ReadTimeout: 2 * time.Second, WriteTimeout: 2 * time.Second,
 	})
 	t.Cleanup(func() { _ = c.Close() })
 	return c

@@ -192,6 +192,12 @@ func tellsOfReply(text string) Condition {
 	return StoreReachable
 }
 
+// isSick says that a server that is well found the keys of a script wrong.
+func isSick(err error) bool {
+	var answer redis.Error
+	return errors.As(err, &answer) && !errors.Is(err, redis.Nil) && tellsOfReply(answer.Error()) == StoreReachable
+}
+
 // note takes in what became of a command. Only the probe finds a part well again.
 func (r *reach) note(p *part, err error, waited time.Duration) {
 	c, sure := tellsOf(err, waited)

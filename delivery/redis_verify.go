@@ -199,19 +199,23 @@ func (v *verifier) read(ctx context.Context, ids []RegID) ([]facts, error) {
 		calls[i] = verifyCall(id, "", 0)
 	}
 	replies, errs := v.store.pipeline(v.script, calls)
-	list := make([]facts, len(ids))
+	list := make([]facts, 0, len(ids))
 	for i, id := range ids {
 		p, err := readPage(id, replies[i], errs[i])
+		if err != nil && isSick(errs[i]) {
+			v.find(CheckLedger, id.member(), "its keys cannot be read: "+errs[i].Error())
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
-		list[i] = p.facts
-		if list[i].measured = p.waiting == 0; list[i].measured || !list[i].counts() {
-			continue
+		f := p.facts
+		if f.measured = p.waiting == 0; !f.measured && f.counts() {
+			if f, err = v.measure(ctx, id); err != nil {
+				return nil, err
+			}
 		}
-		if list[i], err = v.measure(ctx, id); err != nil {
-			return nil, err
-		}
+		list = append(list, f)
 	}
 	return list, nil
 }

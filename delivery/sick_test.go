@@ -1,7 +1,9 @@
 package delivery_test
 
 import (
+	"bytes"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -152,4 +154,41 @@ func timesSeen(b *bot, id string) (n int) {
 		}
 	}
 	return n
+}
+
+// A settlement that could not be written kept those from being written that went with it.
+func TestSickSettlementFailsAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, b := newMiniredis(t), newBot(t)
+		var lines bytes.Buffer
+		r := startReplica(t, client, b, func(c *delivery.Config) { c.Log = slog.New(slog.NewTextHandler(&lines, nil)) })
+		s := &sabotage{t: t, client: client}
+		answer := make(chan struct{})
+		b.answers(func(request) int { <-answer; return 202 })
+		for i := range 12 {
+			require.NoError(t, r.Create(t.Context(), registration(fmt.Sprint("e", i), "app")))
+			r.send(t, message(fmt.Sprint("e", i), "ann", i))
+		}
+		soon(t, func() bool { return len(b.requests()) == 12 }, "all are under way")
+		for i := range 8 {
+			queue := s.key("q", fmt.Sprint("e", i))
+			s.do("DEL", queue)
+			s.do("SET", queue, "what nobody understands")
+		}
+		close(answer)
+		for n := range 150 {
+			for i := 8; i < 12; i++ {
+				r.send(t, message(fmt.Sprint("e", i), fmt.Sprint("a", n), n))
+			}
+			<-time.After(10 * time.Millisecond)
+		}
+		r.stop()
+		require.Equal(t, 4*151, int(verify(t, client).Fates[delivery.Delivered]), "those who are well lost nothing")
+		for line := range strings.Lines(lines.String()) {
+			for i := 8; i < 12; i++ {
+				require.NotContains(t, line, fmt.Sprintf("e%d:app outcomes", i), "and were served all the time")
+			}
+		}
+		require.Contains(t, lines.String(), "not served for the moment")
+	})
 }
