@@ -19,10 +19,7 @@ import (
 
 // TestH02DownForAnHour keeps a bot off for an hour, with five gateways and messages all the while.
 func TestH02DownForAnHour(t *testing.T) {
-	minutes := 20
-	if full() {
-		minutes = 60
-	}
+	minutes := sized(16, 60)
 	defer debug.SetGCPercent(debug.SetGCPercent(800)) // the store in memory makes much garbage
 	synctest.Test(t, func(t *testing.T) {
 		s := openScene(t, storyStore(t))
@@ -57,7 +54,7 @@ func TestH02DownForAnHour(t *testing.T) {
 		}
 		require.InDelta(t, minutes/2, len(trials), 1)
 		require.GreaterOrEqual(t, shortest, 119*time.Second)
-		t.Attr("measured", fmt.Sprintf("5 gateways, %d min: %d trials, never two within %v", minutes, len(trials), shortest))
+		measured(t, "5 gateways, %d min: %d trials, never two within %v", minutes, len(trials), shortest)
 	})
 }
 
@@ -110,17 +107,14 @@ func TestR20WrongWallClocksChangeNothing(t *testing.T) {
 	require.Equal(t, right, wrong)
 	require.Equal(t, tries, others, "and the bot sees the same, second by second")
 	require.Len(t, right, 6, strings.Join(right, "\n"))
-	t.Attr("measured", fmt.Sprintf("3 gateways, 10 min fast and slow: %d of %d transitions at the same second", len(wrong), len(right)))
+	measured(t, "3 gateways, 10 min fast and slow: %d of %d transitions at the same second", len(wrong), len(right))
 }
 
 // TestR21StoreClockThatJumpsBack plays an outage on a store whose clock goes back five seconds at some moment, as after a failover.
 func TestR21StoreClockThatJumpsBack(t *testing.T) {
-	moments := []int{152, 273, 392}
-	if full() {
-		moments = nil
-		for second := 25; second < 530; second += 11 {
-			moments = append(moments, second)
-		}
+	var moments []int
+	for second := 32; second < 530; second += sized(120, 11) {
+		moments = append(moments, second)
 	}
 	defer debug.SetGCPercent(debug.SetGCPercent(800))
 	steady := jumpingOutage(t, -1)
@@ -131,7 +125,7 @@ func TestR21StoreClockThatJumpsBack(t *testing.T) {
 		require.Equal(t, kindsOf(steady), slices.Compact(kindsOf(jumped)), "back at %d", at)
 		most = max(most, len(jumped)-len(steady))
 	}
-	t.Attr("measured", fmt.Sprintf("%d outages, the store's clock 5 s back at another moment each: no count below 0, at most %d extra transitions", len(moments), most))
+	measured(t, "%d outages, the store's clock 5 s back at another moment each: no count below 0, at most %d extra transitions", len(moments), most)
 }
 
 // setTo sets a store's clock to so many seconds before now.

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"os"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -21,9 +20,6 @@ import (
 	"github.com/pulsegate/pulsegate/health"
 	"github.com/pulsegate/pulsegate/notify"
 )
-
-// full says whether faults are tried at their full size.
-func full() bool { return os.Getenv("PULSEGATE_FAULTS") == "full" }
 
 // scene is a number of gateways on fake time, with one place where all bots live, a mail server, and one store.
 type scene struct {
@@ -149,10 +145,7 @@ func (s *scene) timeline(n int) []listed {
 // TestM04ManyBotsOfOneContactAreToldOfTogether lets a hundred bots of one contact fail within ten seconds. What came first goes out at
 // once, and all the rest in one mail a minute later.
 func TestM04ManyBotsOfOneContactAreToldOfTogether(t *testing.T) {
-	bots := 30
-	if full() {
-		bots = 100
-	}
+	bots := sized(30, 100)
 	synctest.Test(t, func(t *testing.T) {
 		s := openScene(t, storyStore(t))
 		for range 3 {
@@ -203,17 +196,14 @@ func TestM04ManyBotsOfOneContactAreToldOfTogether(t *testing.T) {
 			}
 		}
 		require.Equal(t, 2*bots, told, "DEGRADED and DOWN of each")
-		t.Attr("measured", fmt.Sprintf("%d bots, %d notices: 1 mail after %v, 1 mail %v later naming %d bots",
-			bots, told, ours[0].at.Sub(began).Round(time.Millisecond), ours[1].at.Sub(ours[0].at).Round(time.Second), len(named)))
+		measured(t, "%d bots, %d notices: 1 mail after %v, 1 mail %v later naming %d bots",
+			bots, told, ours[0].at.Sub(began).Round(time.Millisecond), ours[1].at.Sub(ours[0].at).Round(time.Second), len(named))
 	})
 }
 
 // TestH05FlappingBotOfTwoGateways lets a bot fail every ten seconds for half an hour, with an outage in the middle.
 func TestH05FlappingBotOfTwoGateways(t *testing.T) {
-	minutes := 10
-	if full() {
-		minutes = 30
-	}
+	minutes := sized(10, 30)
 	defer debug.SetGCPercent(debug.SetGCPercent(800)) // the store in memory makes much garbage
 	synctest.Test(t, func(t *testing.T) {
 		s := openScene(t, storyStore(t))
@@ -262,8 +252,8 @@ func TestH05FlappingBotOfTwoGateways(t *testing.T) {
 		held := checkFlapping(t, all)
 		require.Contains(t, mails[6].text, fmt.Sprintf("DEGRADED %d times and HEALTHY again %d times", held[health.ToDegraded], held[health.ToHealthy]))
 		require.GreaterOrEqual(t, len(all), 12*minutes)
-		t.Attr("measured", fmt.Sprintf("%d min: %d changes, all in the timeline; 4 mails, DOWN, recovery, 1 digest of %d notices",
-			minutes, len(all), held[health.ToDegraded]+held[health.ToHealthy]))
+		measured(t, "%d min: %d changes, all in the timeline; 4 mails, DOWN, recovery, 1 digest of %d notices",
+			minutes, len(all), held[health.ToDegraded]+held[health.ToHealthy])
 	})
 }
 
