@@ -3,7 +3,8 @@
 GO ?= go
 # A local copy of the Go vulnerability database, for machines without a network: a directory or a file:// URL.
 VULNDB ?=
-FUZZTIME ?= 5s
+# Inputs for each fuzz target, or a time: with a time the last input may be cut off and counted as a failure.
+FUZZTIME ?= 30000x
 TESTFLAGS ?=
 FAULTS ?=
 
