@@ -78,7 +78,7 @@ var picture = []string{
 
 var letters = map[byte]health.State{'H': health.Healthy, 'g': health.Degraded, 'D': health.Down}
 
-func TestEveryPairOfCountsIsJudgedByTheTable(t *testing.T) {
+func TestH01EveryPairOfCountsIsJudgedByTheTable(t *testing.T) {
 	for f, row := range picture {
 		for a := range row {
 			for _, s := range []health.Standing{healthy(), unverified(), degraded()} {

@@ -248,7 +248,7 @@ func TestWindowEqualsAListOfOutcomes(t *testing.T) {
 	})
 }
 
-func TestOutcomeCountsUntilItsSlotIs120SlotsOld(t *testing.T) {
+func TestH01OutcomeCountsUntilItsSlotIs120SlotsOld(t *testing.T) {
 	s := inMemory(t)
 	first := s.window(t, "w", 120_000, "count", 3, 1)
 	require.Equal(t, first.now/1000*1000+120_000, first.leaves)
