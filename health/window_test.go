@@ -227,7 +227,7 @@ func (h *history) checkJudged(t testing.TB, r health.Reading) {
 }
 
 func TestWindowEqualsAListOfOutcomes(t *testing.T) {
-	t.Run("miniredis", func(t *testing.T) { // the same few every time; TestRapidWindowEqualsAListOfOutcomes draws a thousand others
+	t.Run("miniredis", func(t *testing.T) { // the same few every time; TestH01RandomHistoriesEqualAListOfOutcomes draws a thousand others
 		s := inMemory(t)
 		for i := range 100 {
 			checkHistory(t, s, fmt.Sprint("history ", i), seeded(uint64(i)))
