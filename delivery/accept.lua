@@ -15,7 +15,7 @@ local replica = string.match(token, '^[^:]+')
 local dupTTL, ctlTTL, ongoing = A(), A(), tonumber(A())
 local maxEvents, maxBytes = tonumber(A()), tonumber(A())
 local records = {keepOK = tonumber(A()), keepErr = A(), ttl = A(), today = today}
-local hold = tonumber(A())
+local hold, heir = tonumber(A()), A()
 
 local function note(r, t, ok, e, fate, class, handed)
   if ok then
@@ -113,7 +113,9 @@ local function enqueue(g, e, t, r, paused)
   local holder = get(r, 'lo')
   if paused then -- held: looked at when the pause ends, or when its time is up
     if holder == '' then attend(g.s.due, t.member, math.min(number(r, 'pu'), expiry(r, e))) end
-  elseif holder == '' or number(r, 'le') < now then
+  elseif token == '' and holder == '' then -- this replica takes nothing more: whoever looks next does
+    attend(g.s.due, t.member, now)
+  elseif token ~= '' and vacant(r, now, token, heir) then
     r.claimed, r.over = true, holder ~= '' and '1' or ''
     put(r, 'lo', token)
     put(r, 'le', num(now + lease))

@@ -63,8 +63,14 @@ func New(cfg Config) (*Carrier, error) {
 	if cfg.InFlight = orDefault(cfg.InFlight, 16_384); cfg.InFlight < 1 {
 		return nil, fmt.Errorf("tries in flight: %d is none", cfg.InFlight)
 	}
+	if strings.ContainsAny(cfg.Lineage, ".: ") {
+		return nil, fmt.Errorf("lineage %q: may not hold dots, colons or blanks", cfg.Lineage)
+	}
 	if cfg.Replica == "" {
 		cfg.Replica = uuid.NewString()
+		if cfg.Lineage != "" {
+			cfg.Replica = cfg.Lineage + "." + cfg.Replica
+		}
 	}
 	if strings.ContainsAny(cfg.Replica, ": ") {
 		return nil, fmt.Errorf("replica name %q: may not hold colons or blanks", cfg.Replica)
@@ -109,6 +115,17 @@ func orDefault[T int | int64 | time.Duration](v, fallback T) T {
 // token makes a fencing token: the replica's name and a number, so that no two leases ever share one.
 func (c *Carrier) token() string { return fmt.Sprintf("%s:%d", c.cfg.Replica, c.tokens.Add(1)) }
 
+// acceptToken is the token of what an accept claims: none when no lane may start.
+func (c *Carrier) acceptToken() string {
+	c.mu.Lock()
+	running := c.running
+	c.mu.Unlock()
+	if !running {
+		return ""
+	}
+	return c.token()
+}
+
 // Ready says whether events can be taken in; nil means ready.
 func (c *Carrier) Ready(ctx context.Context) error {
 	if s := c.store.reach.status(); s.Serving == 0 && c.store.reach.live.Load() {
@@ -143,6 +160,7 @@ const (
 // Run claims, tries, settles and judges until ctx ends. Then it starts nothing new, lets tries under way finish for at most 20 s, gives
 // its leases back, and returns nil. It owns every goroutine of the room.
 func (c *Carrier) Run(ctx context.Context) error {
+	c.store.inherits(time.Now().Add(leaseTime)) // none of a former process lasts longer
 	c.mu.Lock()
 	c.running = true
 	c.mu.Unlock()
@@ -183,9 +201,10 @@ func (c *Carrier) drain() {
 func (c *Carrier) lookLoop(ctx context.Context) {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	for {
+	for inherited := false; ; {
 		c.store.locate(ctx)
 		c.prepare(ctx)
+		inherited = inherited || c.inherit(ctx)
 		c.keeper.look(ctx)
 		found, err := c.store.look()
 		if err != nil && conditionOf(err) == StoreReachable { // else the store is not well, and that has been said
@@ -204,6 +223,22 @@ func (c *Carrier) lookLoop(ctx context.Context) {
 		case <-tick.C:
 		}
 	}
+}
+
+// inherit takes over what a former process of the same lineage held when it died. It returns whether that has been done.
+func (c *Carrier) inherit(ctx context.Context) bool {
+	heir := c.store.heir()
+	if heir == "" {
+		return true
+	}
+	ids, err := c.store.heldBy(ctx, heir)
+	for _, id := range ids {
+		c.claim(id)
+	}
+	if len(ids) > 0 {
+		c.log.Info("taking over what this gateway held before it was started again", "registrations", len(ids))
+	}
+	return err == nil
 }
 
 // prepare looks whether the store holds our data, and says once when it holds another's.

@@ -83,6 +83,14 @@ end
 -- A score as a number. The in-process store writes round ones as 2e+12, which its Lua reads only as 2.0e+12.
 local function moment(score) return tonumber(score) or tonumber((string.gsub(score, 'e', '.0e'))) end
 
+-- Whether token may take the lease: nobody has it, it has run out, or its holder was the same gateway before it was started again (heir:
+-- what the names of both begin with; '': that is not known, or too long ago to matter).
+local function vacant(r, now, token, heir)
+  local holder = get(r, 'lo')
+  if holder == '' or number(r, 'le') < now then return true end
+  return heir ~= '' and string.match(holder, '^([^.:]+)%.') == heir and string.match(holder, '^[^:]+') ~= string.match(token, '^[^:]+')
+end
+
 -- How long an event may wait for its first try (ms), as its registration says, or 0. What is held never waits for ever.
 local function time_to_live(r, hold)
   local ttl = number(r, 'tl')

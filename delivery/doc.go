@@ -102,6 +102,12 @@
 //   - An event whose expiresAt is past when it comes is accepted, and has expired: its source learns the fate as for any other, the customer
 //     goes to an agent, and a batch is not refused for the clock of one machine. A time before 1973 is refused: that is seconds.
 //   - A panic at one payload costs its tries, and one in a lane the rest of its lease. The process lives.
+//   - A gateway that is started again takes over its former process's leases at once: a locked file in its data directory tells that it is
+//     dead (Config.Lineage). A process that is merely paused keeps the lock, and its leases run out as any. It is believed for the first 6 s
+//     only, and the fencing token refuses whoever lost its lease. Other gateways still wait for the end of the lease, at most 6 s and a look.
+//   - What a draining gateway accepts is not claimed by it: it is due at once, for whoever looks next.
+//   - Pulsegate-Try begins at 1 again after a takeover: which events the dead holder had tried is not stored, and storing it would cost a
+//     write for each try.
 //   - Request and event ids hold the shard and a digest of the registration or entity, so that a record is found without an index: the log
 //     is read from the time in the id on.
 package delivery

@@ -127,14 +127,20 @@ func (c *Carrier) newLane(id RegID, n *names, token string) *lane {
 	return l
 }
 
-// begin registers the lane and runs it. A lane that is ending may still stand in its place: that one gave its lease back.
+// begin registers the lane and runs it, unless the process drains: then it gives the lease back. A lane that is ending may still stand in
+// its place: that one gave its lease back.
 func (l *lane) begin() {
 	l.c.mu.Lock()
-	defer l.c.mu.Unlock()
-	if !l.c.running || l.take_ && l.c.lanes[l.id] != nil {
+	draining := !l.c.running
+	if draining || l.take_ && l.c.lanes[l.id] != nil { // or an accept was faster: it has the lease
+		l.c.mu.Unlock()
 		l.stopTries()
-		return // draining: the lease runs out by itself. Or an accept was faster: it has the lease
+		if draining && !l.take_ {
+			l.c.settles.do(&settleCall{id: l.id, names: l.names, token: l.token, cursor: "0-0", mayRest: true})
+		}
+		return
 	}
+	defer l.c.mu.Unlock()
 	l.c.lanes[l.id] = l
 	l.c.ahead.lanes.Add(1)
 	l.c.laneWork.Go(func() {

@@ -80,7 +80,9 @@ type store struct {
 	replicas int                                   // that must confirm what is accepted before it counts as stored
 	untold   atomic.Bool                           // the server does not say whether its append-only file is written
 	masters  atomic.Pointer[[health.Shards]string] // of a cluster
-	fit      atomic.Pointer[error]                 // what is wrong with the data that this store holds; nil: that has not been seen yet
+	lineage  string
+	heirEnd  atomic.Int64          // until when leases of the same lineage are taken over, in ms of this machine's clock
+	fit      atomic.Pointer[error] // what is wrong with the data that this store holds; nil: that has not been seen yet
 }
 
 type scripts struct {
@@ -94,7 +96,7 @@ func newStore(cfg Config) *store {
 	cfg.Client.AddHook(known)
 	return &store{
 		clock: newClock(cfg.Clock), reach: known, sick: newAilments(cfg.Log), replicas: cfg.Replicas, cluster: cluster, client: cfg.Client, health: health.NewStore(cfg.Client, cfg.Rules), sealer: cfg.Sealer, window: cfg.Rules.Window,
-		hold: cfg.HoldTime,
+		hold: cfg.HoldTime, lineage: cfg.Lineage,
 		scripts: scripts{
 			accept: lua(commonLua, acceptLua), settle: lua(commonLua, settleLua), look: lua(lookLua), change: lua(commonLua, changeLua),
 			control: lua(controlLua), handoffs: lua(commonLua, handoffsLua), take: lua(takeLua), update: lua(updateLua), gather: lua(gatherLua), mark: lua(markLua),

@@ -156,7 +156,7 @@ func groupAccepts(calls []*acceptCall) []*acceptGroup {
 	return groups
 }
 
-// accept carries out a batch of calls in one round trip.
+// accept carries out a batch of calls in one round trip. Where token returns "", no registration is claimed.
 func (s *store) accept(calls []*acceptCall, token func() string, lim limits) {
 	lists, bundled := bundles(s, calls, func(c *acceptCall) health.Shard { return c.shard })
 	pipeline, groups, tokens := make([]scriptCall, len(bundled)), make([][]*acceptGroup, len(bundled)), make([]string, len(bundled))
@@ -177,7 +177,7 @@ func (s *store) accept(calls []*acceptCall, token func() string, lim limits) {
 func (s *store) acceptScript(list []health.Shard, groups []*acceptGroup, token string, lim limits) scriptCall {
 	a := &argv{}
 	a.arg(s.window.Milliseconds(), token, leaseTime.Milliseconds(), dedupeTime.Milliseconds(), controlTime.Milliseconds(),
-		ongoingTime.Milliseconds(), lim.events, lim.bytes, keepSuccess, keepFailures, recordTime.Milliseconds(), s.hold.Milliseconds())
+		ongoingTime.Milliseconds(), lim.events, lim.bytes, keepSuccess, keepFailures, recordTime.Milliseconds(), s.hold.Milliseconds(), s.heir())
 	at := a.shards(list)
 	a.arg(len(groups))
 	for _, g := range groups {

@@ -23,6 +23,7 @@ type Config struct {
 	Lanes                int           // registrations worked on at once in this process, before those with a backlog take turns; 0 means 2,048
 	MetricsRegistrations int           // that have series of their own in the metrics; 0 means 200, less than 0 none
 	Replica              string        // unique name of this process, without colons; "" makes one
+	Lineage              string        // name without dots and colons that no other living process has, and that this one had when it ran last; "" is none
 	Sealer               *Sealer       // seals secrets at rest
 	Guard                GuardConfig
 	CallbackCA           string       // PEM certificates that callbacks are trusted by, beside the system's

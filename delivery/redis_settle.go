@@ -87,7 +87,7 @@ func (s *store) settle(calls []*settleCall) {
 	pipeline := make([]scriptCall, len(bundled))
 	for i, list := range lists {
 		a := &argv{}
-		a.arg(s.window.Milliseconds(), leaseTime.Milliseconds(), controlTime.Milliseconds(), keepSuccess, keepFailures, recordTime.Milliseconds(), s.hold.Milliseconds())
+		a.arg(s.window.Milliseconds(), leaseTime.Milliseconds(), controlTime.Milliseconds(), keepSuccess, keepFailures, recordTime.Milliseconds(), s.hold.Milliseconds(), s.heir())
 		at := a.shards(list)
 		a.arg(len(bundled[i]))
 		for _, c := range bundled[i] {

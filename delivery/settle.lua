@@ -12,7 +12,7 @@ local now = clock()
 local today = num(math.floor(now / 86400000))
 local span, lease, ctlTTL = tonumber(A()), tonumber(A()), A()
 local records = {keepOK = tonumber(A()), keepErr = A(), ttl = A(), today = today}
-local hold = tonumber(A())
+local hold, heir = tonumber(A()), A()
 
 local function note(g, r, o, handed)
   if o.fate == 'delivered' then
@@ -212,12 +212,11 @@ end
 
 local function group(g)
   local r = reg_open(g.st, g.win, g.member, now, span, g.s)
-  local holder = get(r, 'lo')
   if g.take and get(r, 'n') == '' then -- deleted a moment ago: there is nothing to hold
     redis.call('ZREM', g.s.due, g.member)
     return 'lost'
   end
-  if holder ~= g.token and not (g.take and (holder == '' or number(r, 'le') < now)) then return 'lost' end
+  if get(r, 'lo') ~= g.token and not (g.take and vacant(r, now, g.token, heir)) then return 'lost' end
   if g.delivered > 0 then settle_delivered(g, r) end
   for _, o in ipairs(g.outcomes) do settle(g, r, o) end
   if g.trialFailed ~= '' and get(r, 's') == 'DOWN' and get(r, 'n') == g.trialFailed then put(r, 'tf', g.trialFailed) end

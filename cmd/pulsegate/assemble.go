@@ -23,7 +23,8 @@ import (
 type assembly struct {
 	serveCommand
 	keys  keys
-	store *store // the instance stops it
+	store *store   // the instance stops it
+	name  *lineage // the instance closes it; nil: none
 	log   *slog.Logger
 }
 
@@ -47,6 +48,10 @@ func assemble(a assembly) (_ *instance, err error) {
 	i := &instance{assembly: a, failed: make(chan error, 8), lives: lifecycle{log: a.log}}
 	i.tiers = newTierWatch(a.store, tier(a.Durability), a.log)
 	i.lives.onStop("store", 15*time.Second, a.store.stop)
+	i.lives.onStop("name", time.Second, func(context.Context) error {
+		a.name.close()
+		return nil
+	})
 	defer func() {
 		if err != nil {
 			_ = i.lives.stop()
@@ -102,6 +107,7 @@ func (i *instance) newCarrier() (*delivery.Carrier, error) {
 		Rules:                i.rules(),
 		DeliveryTimeout:      i.DeliveryTimeout,
 		InFlight:             i.InFlight,
+		Lineage:              i.name.text(),
 		QueueEvents:          i.QueueEvents,
 		QueueBytes:           i.QueueBytes,
 		HoldTime:             i.HoldTime,

@@ -260,7 +260,7 @@ func (c serveCommand) build(ctx context.Context, s streams, log *slog.Logger) (*
 	if err != nil {
 		return nil, err
 	}
-	return assemble(assembly{serveCommand: c, keys: keys, store: store, log: log})
+	return assemble(assembly{serveCommand: c, keys: keys, store: store, name: openLineage(c.Data, log), log: log})
 }
 
 // listenLine begins the first line that a gateway prints; the address of its API follows.
