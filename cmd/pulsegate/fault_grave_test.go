@@ -168,7 +168,7 @@ func (g *graveyard) deadly(m moment) deed {
 // TestM05KilledAnywhere kills the processes that tell, at any call to the store and at any mail, while bots of three contacts change
 // and flap. In the end each notice stands in one mail, which may have come again, and no notice in none.
 func TestM05KilledAnywhere(t *testing.T) {
-	seeds, seconds := sized(1, 8), sized(100, 240)
+	seeds, seconds := sized(1, 8), sized(60, 240)
 	defer debug.SetGCPercent(debug.SetGCPercent(800)) // the store in memory makes much garbage
 	deaths, notices, again, mails := 0, 0, 0, 0
 	for seed := range seeds {

@@ -19,7 +19,7 @@ import (
 
 // TestH02DownForAnHour keeps a bot off for an hour, with five gateways and messages all the while.
 func TestH02DownForAnHour(t *testing.T) {
-	minutes := sized(16, 60)
+	minutes := sized(8, 60)
 	defer debug.SetGCPercent(debug.SetGCPercent(800)) // the store in memory makes much garbage
 	synctest.Test(t, func(t *testing.T) {
 		s := openScene(t, storyStore(t))
@@ -113,7 +113,7 @@ func TestR20WrongWallClocksChangeNothing(t *testing.T) {
 // TestR21StoreClockThatJumpsBack plays an outage on a store whose clock goes back five seconds at some moment, as after a failover.
 func TestR21StoreClockThatJumpsBack(t *testing.T) {
 	var moments []int
-	for second := 32; second < 530; second += sized(120, 11) {
+	for second := sized(282, 32); second < 530; second += sized(500, 11) {
 		moments = append(moments, second)
 	}
 	defer debug.SetGCPercent(debug.SetGCPercent(800))
