@@ -93,6 +93,11 @@
 //   - A response's status decides; its body is read for half a second and 64 KiB at most, to keep the connection. An HTTP/2 stream's window
 //     is as large as that. A bot that keeps sending past its window wastes the bandwidth of its own connection until that is idle for a minute.
 //   - Registrations that bring certificates of their own have connections of their own, for up to 256 different sets of certificates.
+//   - The ledger of the store is written once for each script call, into that of the first shard that the call touches: only sums over all
+//     shards mean anything. So the totals cost the same however many registrations there are, and outlive those that are deleted.
+//   - Only entities with traffic are remembered between calls, in two generations of bounded size: an idle registration takes no memory here.
+//   - All lanes together hold at most 32 MiB of events that were read, and each may always hold its share. When more than 2,048 registrations
+//     have work, they take turns of two seconds.
 //   - A new registration starts at full width. One whose address, credentials or mode changed starts with one delivery at a time.
 //   - Tries in flight go by how a registration's tries have ended so far: a slow one gets no slot of the half that is kept for the others.
 //     A plain bound on all of them, first come, first served, is full as soon as 512 registrations hang.

@@ -90,6 +90,8 @@
 //   - An event over 256 KiB is its own fault (422), since the others of its request may be stored; a body over 8 MiB is 413.
 //   - A conversation that nobody owns is answered with the owner type UNDETERMINED, so that owner.type is always there.
 //   - A bot may read every registration of its company, as any valid token could in the API that it was written for.
+//   - A listing of all registrations is sent as it is read, and broken off if the store goes away, so that nobody takes a part for the whole.
+//     Ours: ?limit (1 to 10,000) and ?after page through it; "next" says where the next page begins.
 //   - from=32d is answered like any other wrong text in "from"; the documented bound is 31 days.
 //   - The platform's 401 and redirects are between it and the gateway, so the bot reads 502; every other answer of it is passed on.
 //   - The bytes of request bodies in memory are bounded over all requests, and who does not fit reads 503 at once: a queue would only
