@@ -115,4 +115,14 @@
 //     write for each try.
 //   - Request and event ids hold the shard and a digest of the registration or entity, so that a record is found without an index: the log
 //     is read from the time in the id on.
+//   - While a part of the store is known to be away nothing is asked of it but one probe, a write that changes nothing, every 200 ms; all else
+//     fails at once. A part is the whole of a single server, or one shard of a cluster. Only the probe finds it well again.
+//   - An accept takes two seconds in all: one at most in the queue, where nothing of it has been sent yet, and one for its batch.
+//   - On a cluster each master has batches of its own, sent to it directly. The client's own repetitions would store an event without an id twice.
+//   - What no replica confirmed is refused, though it may be stored, and is then delivered once; with an id its repetition is answered alike. An
+//     event seen before waits for the replica too. Settling does not wait: what a failover forgets of it is delivered again, which at least once allows.
+//   - Groups of one script are isolated inside it (pcall), and not run again alone: a script that failed midway has written, and a second run would
+//     store events without an id twice. The LIVE bot's delivery comes first: if it fails the event is refused and its id forgotten; if another's
+//     fails that one goes without, is named in the log and counted. An event that has left its queue keeps its fate whatever cannot be written beside it.
+//   - An emptied store is not filled again from what a replica remembers, because that may hold registrations that were deleted. It is told of.
 package delivery
