@@ -16,8 +16,9 @@ type benchCommand struct {
 	SVG           string        `help:"Measure throughput and latency against load as well, and plot them into this file." name:"svg" placeholder:"FILE" type:"path"`
 	JSON          bool          `help:"Print the figures as JSON." name:"json"`
 	Events        int64         `help:"Events of one run in a closed loop." default:"30000"`
+	ClosedTime    time.Duration `help:"How long one run in a closed loop takes at most." default:"6s"`
 	OpenTime      time.Duration `help:"How long one run at a rate takes." default:"6s"`
-	Backlog       int64         `help:"Events that wait in the cell backlog. Default: 200000, with --full 1000000." placeholder:"N"`
+	Backlog       int64         `help:"Events that wait in the cell backlog. Default: 200000, or with --full 1000000." placeholder:"N"`
 	Connections   int           `help:"Connections of the generator." default:"64"`
 	Registrations []int64       `help:"Registrations that the events are for; several values, several rows. Named without --cell, only closed loops are measured." placeholder:"N,…"`
 	Alternations  int           `help:"How often each part takes its turn." default:"3"`
@@ -38,6 +39,8 @@ func (b benchCommand) Validate() error {
 		return wrongSetting("--events %d: must be from 1 to 100000000", b.Events)
 	case b.OpenTime < 100*time.Millisecond || b.OpenTime > 10*time.Minute:
 		return wrongSetting("--open-time %v: must be from 100ms to 10m", b.OpenTime)
+	case b.ClosedTime < 100*time.Millisecond || b.ClosedTime > time.Hour:
+		return wrongSetting("--closed-time %v: must be from 100ms to 1h", b.ClosedTime)
 	case b.Backlog < 0 || b.Backlog > 100_000_000:
 		return wrongSetting("--backlog %d: must be from 0 to 100000000", b.Backlog)
 	case b.Connections < 1 || b.Connections > 10_000:

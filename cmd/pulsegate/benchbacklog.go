@@ -54,7 +54,9 @@ func (r *benchRoom) backlog(ctx context.Context, c benchCell) (row benchBacklog,
 	r.plan.done++
 	for turn := range r.Alternations {
 		for i, runs := range []*[]benchResult{&row.Without, &row.With} {
-			result, err := stacks[i].run(ctx, benchLoad{warm: c.warm(), events: c.events, size: c.size, connections: r.Connections, registrations: row.Registrations})
+			result, err := stacks[i].run(ctx, benchLoad{
+				warm: c.warm(), events: c.events, size: c.size, most: r.ClosedTime, connections: r.Connections, registrations: row.Registrations,
+			})
 			if err != nil {
 				return row, err
 			}

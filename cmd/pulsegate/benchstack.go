@@ -138,6 +138,7 @@ type benchLoad struct {
 	size          int     // bytes of an event
 	rate          float64 // events a second, at random times; 0: each connection the next as soon as the last is answered
 	connections   int
+	most          time.Duration // of a closed loop; 0: until all events are sent
 	batch         int64
 	ndjson        bool
 	first         int64 // registration that the first event is for
@@ -154,6 +155,7 @@ func (s *stack) arguments(l benchLoad) []string {
 		"--events", strconv.FormatInt(l.events, 10), "--connections", strconv.Itoa(l.connections), "--size", strconv.Itoa(l.size),
 		"--entity", strconv.FormatInt(l.first, 10), "--registrations", strconv.FormatInt(l.registrations, 10),
 		"--rate", strconv.FormatFloat(l.rate, 'f', -1, 64), "--batch", strconv.FormatInt(max(1, l.batch), 10),
+		"--most", l.most.String(),
 	}
 	if s.room.OwnIDs {
 		args = append(args, "--own-ids")

@@ -17,21 +17,22 @@ import (
 // benchLoadCommand is the generator of a bench: it posts numbered events. In a closed loop each connection posts the next one as soon as
 // the last was answered; with a rate the loop is open: events are due at random times, whatever became of those before.
 type benchLoadCommand struct {
-	Target        string  `help:"HOST:PORT to post to." required:""`
-	Path          string  `help:"Path to post to." default:"/bots/v3/events"`
-	Token         string  `help:"Bearer token; empty: none."`
-	Events        int64   `help:"How many events." required:""`
-	Warm          int64   `help:"Events before these, in a closed loop; then a report, and a line on stdin is waited for."`
-	Rate          float64 `help:"Events a second, at random times; 0: a closed loop."`
-	Connections   int     `help:"Connections." required:""`
-	Entity        int64   `help:"Entity that the first event is for."`
-	Registrations int64   `help:"Entities that the events are for, in turn." required:""`
-	Size          int     `help:"Bytes of one event." default:"1024"`
-	OwnIDs        bool    `help:"Give every event an id of its own." name:"own-ids"`
-	First         int64   `help:"Number of the first event."`
-	Batch         int64   `help:"Events of one request." default:"1"`
-	NDJSON        bool    `help:"Post batches as lines, not as arrays." name:"ndjson"`
-	Queued        bool    `help:"Count an answer as accepted only when it says that the event is queued."`
+	Target        string        `help:"HOST:PORT to post to." required:""`
+	Path          string        `help:"Path to post to." default:"/bots/v3/events"`
+	Token         string        `help:"Bearer token; empty: none."`
+	Events        int64         `help:"How many events." required:""`
+	Warm          int64         `help:"Events before these, in a closed loop; then a report, and a line on stdin is waited for."`
+	Most          time.Duration `help:"How long a closed loop goes on at most; 0: until all events are sent."`
+	Rate          float64       `help:"Events a second, at random times; 0: a closed loop."`
+	Connections   int           `help:"Connections." required:""`
+	Entity        int64         `help:"Entity that the first event is for."`
+	Registrations int64         `help:"Entities that the events are for, in turn." required:""`
+	Size          int           `help:"Bytes of one event." default:"1024"`
+	OwnIDs        bool          `help:"Give every event an id of its own." name:"own-ids"`
+	First         int64         `help:"Number of the first event."`
+	Batch         int64         `help:"Events of one request." default:"1"`
+	NDJSON        bool          `help:"Post batches as lines, not as arrays." name:"ndjson"`
+	Queued        bool          `help:"Count an answer as accepted only when it says that the event is queued."`
 }
 
 // Run posts all events, reports twice a second and once at the end.
@@ -40,14 +41,14 @@ func (c benchLoadCommand) Run(s streams) error {
 	g.over = &http.Transport{MaxIdleConns: c.Connections, MaxIdleConnsPerHost: c.Connections, DisableCompression: true}
 	defer g.over.CloseIdleConnections()
 	if c.Warm > 0 {
-		if err := g.load(s.out, c.First, c.Warm, 0); err != nil {
+		if err := g.load(s.out, benchPhase{first: c.First, events: c.Warm}); err != nil {
 			return err
 		}
 		if _, err := os.Stdin.Read(make([]byte, 1)); err != nil {
 			return nil // nobody wants the rest
 		}
 	}
-	if err := g.load(s.out, c.First+c.Warm, c.Events, c.Rate); err != nil {
+	if err := g.load(s.out, benchPhase{first: c.First + c.Warm, events: c.Events, rate: c.Rate, most: c.Most}); err != nil {
 		return err
 	}
 	_, _ = io.Copy(io.Discard, os.Stdin) // what it used is looked at before it goes
@@ -61,17 +62,24 @@ type generator struct {
 	over *http.Transport
 }
 
-// load posts so many events from a number on, and reports.
-func (g *generator) load(out io.Writer, first, events int64, rate float64) error {
-	l := &load{generator: g, first: first, events: events, took: newLatencies(), late: newLatencies()}
+// benchPhase is what is posted until a report.
+type benchPhase struct {
+	first, events int64
+	rate          float64       // 0: a closed loop
+	most          time.Duration // of a closed loop; 0: no limit
+}
+
+// load posts the events of a phase, and reports.
+func (g *generator) load(out io.Writer, phase benchPhase) error {
+	l := &load{generator: g, benchPhase: phase, took: newLatencies(), late: newLatencies()}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	var posting sync.WaitGroup
 	failed := make([]error, g.Connections)
 	l.began = time.Now()
 	take := l.next
-	if rate > 0 {
-		take = l.schedule(ctx, rate)
+	if l.rate > 0 {
+		take = l.schedule(ctx)
 	}
 	for i := range g.Connections {
 		posting.Go(func() { failed[i] = l.post(take) })
@@ -92,10 +100,10 @@ func (g *generator) load(out io.Writer, first, events int64, rate float64) error
 // load is what the connections share.
 type load struct {
 	*generator
-	first, events int64
-	began         time.Time
-	took          *latencies // from when a request was due to its answer
-	late          *latencies // from when it was due to its first byte
+	benchPhase
+	began time.Time
+	took  *latencies // from when a request was due to its answer
+	late  *latencies // from when it was due to its first byte
 
 	taken, sent, accepted, retried, refused atomic.Int64
 
@@ -132,6 +140,9 @@ type shot struct {
 
 // next is the next request of a closed loop; false when there is none.
 func (l *load) next() (shot, bool) {
+	if l.most > 0 && time.Since(l.began) > l.most {
+		return shot{}, false
+	}
 	n := l.taken.Add(l.Batch) - l.Batch
 	return shot{number: l.first + n, events: min(l.Batch, l.events-n)}, n < l.events
 }

@@ -25,12 +25,12 @@ func arrivals(requests int64, rate float64) iter.Seq[time.Duration] {
 // schedule decides when each request of an open loop is due. One that finds no free connection stays due at its time, so that a slow
 // answer is not hidden by the requests that it kept from being sent. The returned function waits for the next one; false when there is
 // none.
-func (l *load) schedule(ctx context.Context, rate float64) func() (shot, bool) {
+func (l *load) schedule(ctx context.Context) func() (shot, bool) {
 	due := make(chan shot, 1<<16)
 	go func() {
 		defer close(due)
 		n := int64(0)
-		for after := range arrivals((l.events+l.Batch-1)/l.Batch, rate/float64(l.Batch)) {
+		for after := range arrivals((l.events+l.Batch-1)/l.Batch, l.rate/float64(l.Batch)) {
 			at := l.began.Add(after)
 			sleepUntil(at)
 			select {
