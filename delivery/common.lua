@@ -24,11 +24,6 @@ end
 -- What accept and settle nearly always need of st; the rest is read when it is asked for.
 -- xp: when the first event of x has expired · tl: the registration's time to live.
 local HOT = {'lo', 'le', 'qn', 'qb', 'ql', 'c:accepted', 'c:delivered', 'do', 's', 'n', 'pu', 'v', 'dbg', 'off', 'tf', 'rw', 'hd', 'cut', 'cf', 'xp', 'tl'}
-local COLD, HEAT = {'de'}, {}
-for _, f in ipairs(HOT) do HEAT[f] = true end
-for _, f in ipairs(STANDING) do
-  if not HEAT[f] then COLD[#COLD + 1] = f end
-end
 
 -- The shards that a call touches: one on a cluster, where a script has one slot; any number on a single server.
 local function read_shards(K, A)
@@ -60,14 +55,16 @@ end
 local function get(r, field)
   local x = r.v[field]
   if x then return x end
-  local v, inc, cold = r.v, r.inc, redis.call('HMGET', r.st, unpack(COLD))
-  for i, f in ipairs(COLD) do
-    if not v[f] then
-      v[f] = cold[i] or ''
-      if inc[f] then
-        v[f] = num((tonumber(v[f]) or 0) + inc[f])
-        r.set[f], inc[f] = v[f], nil
-      end
+  local v, inc, cold = r.v, r.inc, {'de'} -- all that is not known yet, of what can be asked for
+  for _, f in ipairs(STANDING) do
+    if not v[f] then cold[#cold + 1] = f end
+  end
+  for i, value in ipairs(redis.call('HMGET', r.st, unpack(cold))) do
+    local f = cold[i]
+    v[f] = value or ''
+    if inc[f] then
+      v[f] = num((tonumber(v[f]) or 0) + inc[f])
+      r.set[f], inc[f] = v[f], nil
     end
   end
   return v[field]
