@@ -3,7 +3,6 @@ package delivery
 import (
 	"bytes"
 	"fmt"
-	"net/mail"
 	"net/url"
 	"strings"
 	"time"
@@ -133,8 +132,8 @@ func validateChoices(r Registration) []string {
 func validateLinks(r Registration) []string {
 	var p []string
 	if e := r.ContactEmail; e != "" {
-		if a, err := mail.ParseAddress(e); err != nil || a.Address != e {
-			p = append(p, "contact.email must be one plain mail address")
+		if _, err := MailAddress(e); err != nil {
+			p = append(p, "contact.email "+err.Error())
 		}
 	}
 	for _, f := range [][2]string{{"avatarUrl", r.AvatarURL}, {"runbookUrl", r.RunbookURL}} {

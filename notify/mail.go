@@ -11,9 +11,6 @@ import (
 	"strings"
 	"text/template"
 	"time"
-	"unicode"
-
-	"golang.org/x/net/idna"
 
 	"github.com/pulsegate/pulsegate/delivery"
 	"github.com/pulsegate/pulsegate/health"
@@ -81,22 +78,11 @@ func (n *Notifier) write(reg delivery.Registration, t health.Transition, now tim
 
 // recipient is the one address of the registration's contact, its domain in ASCII.
 func recipient(reg delivery.Registration) (*mail.Address, error) {
-	fault := errors.New("the contact's address cannot be used")
-	if strings.ContainsAny(reg.ContactEmail, "\r\n\x00") {
-		return nil, fault
-	}
-	addr, err := mail.ParseAddress(reg.ContactEmail)
+	address, err := delivery.MailAddress(reg.ContactEmail)
 	if err != nil {
-		return nil, fault
+		return nil, errors.New("the contact's address cannot be used")
 	}
-	at := strings.LastIndex(addr.Address, "@")
-	domain := addr.Address[at+1:]
-	if strings.ContainsFunc(domain, func(r rune) bool { return r > unicode.MaxASCII }) {
-		if domain, err = idna.Lookup.ToASCII(domain); err != nil {
-			return nil, fault
-		}
-	}
-	return &mail.Address{Name: displayName(reg.ContactName), Address: addr.Address[:at+1] + domain}, nil
+	return &mail.Address{Name: displayName(reg.ContactName), Address: address}, nil
 }
 
 func (n *Notifier) tellStory(reg delivery.Registration, t health.Transition) story {

@@ -162,7 +162,7 @@ var hostile = []string{
 	"{{.Subject}} %s %n \xff\xfe",
 }
 
-func TestTextFromOutsideChangesNeitherRecipientsNorHeaders(t *testing.T) {
+func TestM01TextFromOutsideChangesNeitherRecipientsNorHeaders(t *testing.T) {
 	want := header(t, mailed(t, acme(), down()))
 	fields := map[string]func(*delivery.Registration, *health.Transition, string){
 		"name":      func(r *delivery.Registration, _ *health.Transition, s string) { r.Name = s },
@@ -182,21 +182,37 @@ func TestTextFromOutsideChangesNeitherRecipientsNorHeaders(t *testing.T) {
 		"class":     func(_ *delivery.Registration, tr *health.Transition, s string) { tr.ByClass[health.Class(s)] = 1 },
 		"requestID": func(_ *delivery.Registration, tr *health.Transition, s string) { tr.FailedRequests[0] = s },
 	}
+	mails := 0
 	for field, set := range fields {
 		for i, text := range hostile {
 			t.Run(fmt.Sprint(field, i), func(t *testing.T) {
 				reg, tr := acme(), down()
 				set(&reg, &tr, text)
-				r := mailed(t, reg, tr)
-				require.Equal(t, []string{"oncall@example.org"}, r.to)
-				require.Equal(t, "pulsegate@example.net", r.from)
-				p := parse(t, r)
-				require.Equal(t, slices.Sorted(maps.Keys(want)), slices.Sorted(maps.Keys(p.header)))
-				checkHeader(t, p.header)
-				checkBody(t, p)
+				checkHarmless(t, mailed(t, reg, tr), want)
+				together := mailedTogether(t, i%2 == 0, func(o *outbox) {
+					reg, tr := bot(1), down()
+					set(&reg, &tr, text)
+					o.gather(t, reg, tr, flapped(1, 2))
+					o.gather(t, bot(2), down())
+				})
+				require.Len(t, together, 1)
+				checkHarmless(t, together[0], want)
+				mails += 2
 			})
 		}
 	}
+	t.Attr("measured", fmt.Sprintf("%d hostile texts in %d fields, %d mails by themselves, joined and digests: recipients and headers as configured", len(hostile), len(fields), mails))
+}
+
+// checkHarmless requires that a mail has the recipient, the sender and the fields that it should, and no others.
+func checkHarmless(tb testing.TB, r received, want mail.Header) {
+	tb.Helper()
+	require.Equal(tb, []string{"oncall@example.org"}, r.to)
+	require.Equal(tb, "pulsegate@example.net", r.from)
+	p := parse(tb, r)
+	require.Equal(tb, slices.Sorted(maps.Keys(want)), slices.Sorted(maps.Keys(p.header)))
+	checkHeader(tb, p.header)
+	checkBody(tb, p)
 }
 
 // msgID is a message id as RFC 5322 has it, without quoting.
@@ -236,36 +252,91 @@ func checkBody(tb testing.TB, p parsed) {
 	require.NotContains(tb, p.text+p.html, "\u202e")
 }
 
-func TestContactAddresses(t *testing.T) {
-	for address, want := range map[string]string{
-		"oncall@example.org":               "oncall@example.org",
-		"oncall@bücher.example":            "oncall@xn--bcher-kva.example",
-		`"on call"@example.org`:            `"on call"@example.org`,
-		"root@localhost":                   "root@localhost",
-		"a@example.org\r\nBcc: v@e.com":    "",
-		"a@example.org, v@example.com":     "",
-		"a@example.org> RCPT TO:<v@e.com>": "",
-		"nobody":                           "",
-		"a@exa mple.org":                   "",
-	} {
+// contacts are addresses of contacts, and who gets the mail: "" when the registration is refused.
+var contacts = map[string]string{
+	"oncall@example.org":                 "oncall@example.org",
+	"On.Call+bots@Example.ORG":           "On.Call+bots@Example.ORG",
+	"oncall@bücher.example":              "oncall@xn--bcher-kva.example",
+	"oncall@xn--bcher-kva.example":       "oncall@xn--bcher-kva.example",
+	"oncall@例え.テスト":                      "oncall@xn--r8jz45g.xn--zckzah",
+	"root@localhost":                     "root@localhost",
+	"o'neil_%x@example.org":              "o'neil_%x@example.org",
+	`"on call"@example.org`:              `"on call"@example.org`,
+	`"a@b"@example.org`:                  `"a@b"@example.org`,
+	`"oncall"@example.org`:               "",
+	"jörg@example.org":                   "",
+	"a@[127.0.0.1]":                      "",
+	"a@example.org.":                     "",
+	"a@-example.org":                     "",
+	"a@exa_mple.org":                     "",
+	"a@example..org":                     "",
+	"a@" + strings.Repeat("x", 64):       "",
+	strings.Repeat("l", 65) + "@e.org":   "",
+	"a..b@example.org":                   "",
+	".a@example.org":                     "",
+	"a@":                                 "",
+	"@example.org":                       "",
+	"a@b@example.org":                    "",
+	"On Call <oncall@example.org>":       "",
+	"<oncall@example.org>":               "",
+	"oncall@example.org (on call)":       "",
+	"a@example.org, v@example.com":       "",
+	"a@example.org\r\nBcc: v@e.com":      "",
+	"a@example.org> RCPT TO:<v@e.com>":   "",
+	"a@example.org SIZE=1":               "",
+	"nobody":                             "",
+	"a@exa mple.org":                     "",
+	"=?utf-8?q?a=40b?=@example.org":      "=?utf-8?q?a=40b?=@example.org",
+	"a@" + strings.Repeat("ü", 60) + ".": "",
+}
+
+// TestM06ContactAddresses registers contacts of every kind. Those that are not refused get their mail.
+func TestM06ContactAddresses(t *testing.T) {
+	sent, refused := 0, 0
+	for address, want := range contacts {
 		t.Run(address, func(t *testing.T) {
+			reg := acme()
+			reg.ContactEmail = address
+			problems := strings.Join(delivery.Validate(reg), "\n")
+			if want == "" {
+				require.Contains(t, problems, "contact.email")
+				refused++
+				checkUnregistered(t, reg)
+				return
+			}
+			require.NotContains(t, problems, "contact.email")
 			synctest.Test(t, func(t *testing.T) {
 				o, m := newOutbox(), openMailbox(t, nil)
 				start(t, withMail(o, m))
-				reg := acme()
-				reg.ContactEmail = address
 				id := o.add(t, delivery.EntryTransition, reg, down())
 				after(time.Minute)
-				if want == "" {
-					require.Equal(t, delivery.EntryRefused, o.entry(id).State)
-					require.Empty(t, m.written())
-					return
-				}
 				require.Equal(t, delivery.EntryDone, o.entry(id).State, o.entry(id).LastError)
-				require.Contains(t, m.written(), "RCPT TO:<"+want+">")
+				require.Contains(t, m.written(), "RCPT TO:<"+want+">\r\n")
+				require.Len(t, m.all(), 1)
+				require.Len(t, m.all()[0].to, 1)
+				to, err := header(t, m.all()[0]).AddressList("To")
+				require.NoError(t, err)
+				require.Len(t, to, 1)
 			})
+			sent++
 		})
 	}
+	t.Attr("measured", fmt.Sprintf("%d kinds of addresses: %d sent to the one mailbox meant, %d refused at registration", len(contacts), sent, refused))
+}
+
+// checkUnregistered requires that a contact that could not be registered, but is there all the same, leads to no other mailbox.
+func checkUnregistered(t *testing.T, reg delivery.Registration) {
+	synctest.Test(t, func(t *testing.T) {
+		o, m := newOutbox(), openMailbox(t, nil)
+		start(t, withMail(o, m))
+		o.add(t, delivery.EntryTransition, reg, down())
+		after(time.Minute)
+		require.NotContains(t, m.written(), "v@e")
+		require.LessOrEqual(t, strings.Count(m.written(), "RCPT TO"), 3)
+		for _, r := range m.all() {
+			require.Len(t, r.to, 1)
+		}
+	})
 }
 
 func TestEntryThatCannotBeReadIsRefused(t *testing.T) {

@@ -3,6 +3,7 @@ package notify_test
 import (
 	"bytes"
 	"crypto/tls"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -214,22 +215,71 @@ func TestPasswordGoesOutOverTLSOnly(t *testing.T) {
 	}
 }
 
-func TestNothingIsSentInClearWhenSTARTTLSIsStripped(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		o, m := newOutbox(), openMailbox(t, func(s *smtp.Server) { s.AllowInsecureAuth = true })
-		cfg := withMail(o, m)
-		cfg.SMTPURL = "smtp://gate:pa%3Ass%20w%2Frd@mail.example.org"
-		start(t, cfg)
-		id := o.add(t, delivery.EntryTransition, acme(), down())
-		after(time.Minute)
-		require.Equal(t, delivery.EntryPending, o.entry(id).State)
-		require.Contains(t, o.entry(id).LastError, "STARTTLS")
-		require.Empty(t, m.all())
-		require.Zero(t, m.left(), "every connection is hung up")
-		for line := range strings.Lines(m.written()) {
-			require.True(t, strings.HasPrefix(line, "EHLO ") || strings.HasPrefix(line, "QUIT"), line)
-		}
-	})
+// stripper is a listener whose connections lose what a server says of TLS, or are refused it.
+type stripper struct {
+	net.Listener
+	change func([]byte) []byte
+}
+
+func (s stripper) Accept() (net.Conn, error) {
+	conn, err := s.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return stripped{conn, s.change}, nil
+}
+
+type stripped struct {
+	net.Conn
+	change func([]byte) []byte
+}
+
+func (s stripped) Write(b []byte) (int, error) {
+	if _, err := s.Conn.Write(s.change(b)); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+// TestM03NothingIsSentInClearWhenSTARTTLSIsStripped puts somebody between gateway and mail server who takes TLS away.
+func TestM03NothingIsSentInClearWhenSTARTTLSIsStripped(t *testing.T) {
+	ways := map[string]func([]byte) []byte{
+		"the server has none": func(b []byte) []byte { return b },
+		"it is not offered": func(b []byte) []byte {
+			return bytes.ReplaceAll(b, []byte("STARTTLS"), []byte("XXXXXXXX"))
+		},
+		"it is refused": func(b []byte) []byte {
+			return bytes.ReplaceAll(b, []byte("220 2.0.0 Ready to start TLS"), []byte("454 4.7.0 not now"))
+		},
+	}
+	for name, change := range ways {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cert, pool := certificate(t)
+				o := newOutbox()
+				m := openMailboxOver(t, func(w *wire) net.Listener { return stripper{w, change} }, func(s *smtp.Server) {
+					s.AllowInsecureAuth = true
+					if name != "the server has none" {
+						s.TLSConfig = &tls.Config{Certificates: []tls.Certificate{cert}}
+					}
+				})
+				cfg := withMail(o, m)
+				cfg.SMTPURL, cfg.RootCAs = "smtp://gate:pa%3Ass%20w%2Frd@mail.example.org", pool
+				start(t, cfg)
+				id := o.add(t, delivery.EntryTransition, acme(), down())
+				after(time.Minute)
+				require.Equal(t, delivery.EntryPending, o.entry(id).State, "tried on: it is the operator's to mend")
+				require.NotEmpty(t, o.entry(id).LastError)
+				require.Empty(t, m.all())
+				require.Zero(t, m.left(), "every connection is hung up")
+				require.Contains(t, m.written(), "EHLO ")
+				for line := range strings.Lines(m.written()) {
+					require.True(t, strings.HasPrefix(line, "EHLO ") || strings.HasPrefix(line, "QUIT") || strings.HasPrefix(line, "STARTTLS"), line)
+				}
+			})
+		})
+	}
+	t.Attr("measured", fmt.Sprintf("%d ways to take TLS away with auth set: nothing in clear but EHLO, STARTTLS, QUIT; the notice waits", len(ways)))
 }
 
 func TestWrongPasswordWaitsForTheOperator(t *testing.T) {
