@@ -255,7 +255,7 @@ func checkBody(tb testing.TB, p parsed) {
 // contacts are addresses of contacts, and who gets the mail: "" when the registration is refused.
 var contacts = map[string]string{
 	"oncall@example.org":                 "oncall@example.org",
-	"On.Call+bots@Example.ORG":           "On.Call+bots@Example.ORG",
+	"On.Call+bots@Example.ORG":           "On.Call+bots@example.org",
 	"oncall@bücher.example":              "oncall@xn--bcher-kva.example",
 	"oncall@xn--bcher-kva.example":       "oncall@xn--bcher-kva.example",
 	"oncall@例え.テスト":                      "oncall@xn--r8jz45g.xn--zckzah",
