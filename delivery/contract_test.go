@@ -510,6 +510,11 @@ func TestAStoreOfAnotherKeyIsRefused(t *testing.T) {
 		err = c.Ready(t.Context())
 		require.ErrorContains(t, err, "--key-file")
 		require.NotErrorIs(t, err, delivery.ErrUnavailable)
+		ring, err := delivery.NewSealer([]byte(strings.Repeat("other", 7)[:32]), []byte("0123456789abcdef0123456789abcdef"))
+		require.NoError(t, err)
+		c, err = delivery.New(delivery.Config{Client: client, Sealer: ring})
+		require.NoError(t, err)
+		require.NoError(t, c.Ready(t.Context()), "a ring that holds the key")
 	})
 }
 

@@ -183,6 +183,20 @@ func TestSealedSecretsOpenOnlyWhereTheyBelong(t *testing.T) {
 	require.ErrorContains(t, err, "--key-file")
 	_, err = delivery.NewSealer([]byte("short"))
 	require.Error(t, err)
+	_, err = delivery.NewSealer()
+	require.Error(t, err)
+}
+
+func TestARingOpensWhatAnyOfItsKeysHasSealed(t *testing.T) {
+	old, err := delivery.NewSealer([]byte(strings.Repeat("k", 32)))
+	require.NoError(t, err)
+	ring, err := delivery.NewSealer([]byte(strings.Repeat("j", 32)), []byte(strings.Repeat("k", 32)))
+	require.NoError(t, err)
+	back, err := ring.Open(old.Seal("hush", "reg-1", "secret"), "reg-1", "secret")
+	require.NoError(t, err)
+	require.Equal(t, delivery.Secret("hush"), back)
+	_, err = old.Open(ring.Seal("hush", "reg-1", "secret"), "reg-1", "secret")
+	require.ErrorContains(t, err, "--key-file", "the first key seals")
 }
 
 // FuzzIDs holds that no id breaks out of its place in a name.

@@ -104,11 +104,11 @@ func newStore(cfg Config) *store {
 	}
 }
 
-// same holds a setting to the one that the data was made with: the first gateway writes it.
-func (s *store) same(ctx context.Context, key, ours, sentence string) error {
+// same holds a setting to the one that the data was made with: the first gateway writes the first of ours, and any of ours will do.
+func (s *store) same(ctx context.Context, key, sentence string, ours ...string) error {
 	theirs, err := s.client.Get(ctx, key).Result()
 	if errors.Is(err, redis.Nil) {
-		if err := s.client.SetNX(ctx, key, ours, 0).Err(); err != nil {
+		if err := s.client.SetNX(ctx, key, ours[0], 0).Err(); err != nil {
 			return unavailable("check "+key, err)
 		}
 		theirs, err = s.client.Get(ctx, key).Result()
@@ -116,8 +116,8 @@ func (s *store) same(ctx context.Context, key, ours, sentence string) error {
 	if err != nil {
 		return unavailable("check "+key, err)
 	}
-	if theirs != ours {
-		return fmt.Errorf(sentence, theirs, ours)
+	if !slices.Contains(ours, theirs) {
+		return fmt.Errorf(sentence, theirs, strings.Join(ours, ", "))
 	}
 	return nil
 }
@@ -144,10 +144,10 @@ func (s *store) prepare(ctx context.Context) error {
 
 // load makes sure that the server knows the scripts and that its data has our number of shards and our key.
 func (s *store) load(ctx context.Context) error {
-	if err := s.same(ctx, "pg:shards", strconv.Itoa(health.Shards), "this Redis holds data in %s shards, and this gateway has %s: use the gateway that made it, or another database"); err != nil {
+	if err := s.same(ctx, "pg:shards", "this Redis holds data in %s shards, and this gateway has %s: use the gateway that made it, or another database", strconv.Itoa(health.Shards)); err != nil {
 		return err
 	}
-	if err := s.same(ctx, "pg:key", s.sealer.keyID, "the secrets in this Redis are sealed with key %s, and this gateway has key %s: start it with the --key-file that made them"); err != nil {
+	if err := s.same(ctx, "pg:key", "the secrets in this Redis are sealed with key %s, and this gateway has key %s: start it with the --key-file that made them", s.sealer.ids()...); err != nil {
 		return err
 	}
 	every := make([]health.Shard, health.Shards)

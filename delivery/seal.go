@@ -14,25 +14,59 @@ import (
 // Sealer keeps secrets at rest: AES-256-GCM with a random nonce, bound to the registration and field that a secret belongs to, so that
 // a sealed secret moved elsewhere does not open. Safe for concurrent use.
 type Sealer struct {
-	aead  cipher.AEAD
-	keyID string
+	ring []sealingKey // the first seals, all open
 }
 
-// NewSealer returns a sealer for a key of 32 bytes.
-func NewSealer(key []byte) (*Sealer, error) {
-	if len(key) != 32 {
-		return nil, fmt.Errorf("sealing key: want 32 bytes, have %d", len(key))
+// sealingKey is one key of the ring, and the name by which what it sealed calls it.
+type sealingKey struct {
+	id   string
+	aead cipher.AEAD
+}
+
+// NewSealer returns a sealer for a ring of keys of 32 bytes: the first seals, all of them open what they have sealed.
+func NewSealer(keys ...[]byte) (*Sealer, error) {
+	if len(keys) == 0 {
+		return nil, errors.New("sealing keys: there is none")
 	}
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return nil, fmt.Errorf("sealing key: %w", err)
+	s := new(Sealer)
+	for _, key := range keys {
+		if len(key) != 32 {
+			return nil, fmt.Errorf("sealing key: want 32 bytes, have %d", len(key))
+		}
+		block, err := aes.NewCipher(key)
+		if err != nil {
+			return nil, fmt.Errorf("sealing key: %w", err)
+		}
+		aead, err := cipher.NewGCMWithRandomNonce(block)
+		if err != nil {
+			return nil, fmt.Errorf("sealing key: %w", err)
+		}
+		sum := sha256.Sum256(append([]byte("key id "), key...))
+		s.ring = append(s.ring, sealingKey{id: hex.EncodeToString(sum[:4]), aead: aead})
 	}
-	aead, err := cipher.NewGCMWithRandomNonce(block)
-	if err != nil {
-		return nil, fmt.Errorf("sealing key: %w", err)
+	return s, nil
+}
+
+// current is the id of the key that seals.
+func (s *Sealer) current() string { return s.ring[0].id }
+
+// ids are the ids of all keys, the current one first.
+func (s *Sealer) ids() []string {
+	list := make([]string, len(s.ring))
+	for i, k := range s.ring {
+		list[i] = k.id
 	}
-	sum := sha256.Sum256(append([]byte("key id "), key...))
-	return &Sealer{aead: aead, keyID: hex.EncodeToString(sum[:4])}, nil
+	return list
+}
+
+// key is the key of an id, of exactly that; nil when the ring has none.
+func (s *Sealer) key(id string) cipher.AEAD {
+	for _, k := range s.ring {
+		if k.id == id {
+			return k.aead
+		}
+	}
+	return nil
 }
 
 // seal returns "v1.<key id>.<base64>".
@@ -40,8 +74,8 @@ func (s *Sealer) seal(secret Secret, owner, field string) string {
 	if secret == "" {
 		return ""
 	}
-	box := s.aead.Seal(nil, nil, []byte(secret), []byte(owner+"\x00"+field))
-	return "v1." + s.keyID + "." + base64.RawURLEncoding.EncodeToString(box)
+	box := s.ring[0].aead.Seal(nil, nil, []byte(secret), []byte(owner+"\x00"+field))
+	return "v1." + s.current() + "." + base64.RawURLEncoding.EncodeToString(box)
 }
 
 // open is the way back from seal. Its errors never show the secret.
@@ -53,14 +87,15 @@ func (s *Sealer) open(sealed, owner, field string) (Secret, error) {
 	if len(parts) != 3 || parts[0] != "v1" {
 		return "", errors.New("open secret: not a sealed secret")
 	}
-	if parts[1] != s.keyID {
-		return "", fmt.Errorf("open secret: sealed with key %s, and this gateway has key %s: start it with the right --key-file", parts[1], s.keyID)
+	key := s.key(parts[1])
+	if key == nil {
+		return "", fmt.Errorf("open secret: sealed with key %s, and this gateway has key %s: start it with the right --key-file", parts[1], strings.Join(s.ids(), ", "))
 	}
 	box, err := base64.RawURLEncoding.DecodeString(parts[2])
 	if err != nil {
 		return "", errors.New("open secret: damaged")
 	}
-	text, err := s.aead.Open(nil, nil, box, []byte(owner+"\x00"+field))
+	text, err := key.Open(nil, nil, box, []byte(owner+"\x00"+field))
 	if err != nil {
 		return "", errors.New("open secret: it belongs to another registration, or is damaged")
 	}

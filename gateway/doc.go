@@ -3,7 +3,7 @@
 //
 // # The smallest program
 //
-//	tokens, err := gateway.NewTokens(key)                                        // key: 32 secret bytes
+//	tokens, err := gateway.NewTokens(key)                                        // key: 32 secret bytes; more keys: a ring
 //	g, err := gateway.New(gateway.Config{Carrier: carrier, Tokens: tokens})
 //	public := gateway.Server("127.0.0.1:8080", g.Handler())
 //	ops := gateway.Server("127.0.0.1:9090", g.OpsHandler())
@@ -81,6 +81,8 @@
 //
 // # Decisions
 //
+//   - Keys form a ring: the first signs, all verify. A token names its key in "kid", to the letter or not at all; tokens of before
+//     keys had names are held against every key.
 //   - Handlers do not see echo: version 4 gets fixes until 2026-12-31, and the step to version 5 is to change router.go.
 //   - Signing uses a key derived from the one given (HKDF), so that a token never tells anything of other uses of that secret.
 //   - Tokens found good are remembered by their digest until they end: verifying one costs half of what an event costs here. A list of

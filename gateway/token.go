@@ -4,6 +4,7 @@ import (
 	"crypto/hkdf"
 	"crypto/sha256"
 	"crypto/sha512"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
@@ -64,24 +65,38 @@ type wireClaims struct {
 	jwt.RegisteredClaims
 }
 
-// Tokens signs and verifies bearer tokens with one key. Safe for concurrent use.
+// signingKey is one key of the ring, and the name by which tokens that it signed call it.
+type signingKey struct {
+	id  string
+	key []byte
+}
+
+// Tokens signs bearer tokens with one key and verifies them with every key of its ring. Safe for concurrent use.
 type Tokens struct {
-	key    []byte
+	ring   []signingKey // the first signs
 	parser *jwt.Parser
 	seen   cache
 }
 
-// NewTokens returns the Tokens of a secret key of at least 32 bytes. The signing key is derived from it, so that the same secret
-// may serve other purposes as well.
-func NewTokens(key []byte) (*Tokens, error) {
-	if len(key) < 32 {
-		return nil, fmt.Errorf("token key: has %d bytes, must have at least 32", len(key))
+// NewTokens returns the Tokens of a ring of secret keys of at least 32 bytes each: the first signs, all verify. The signing keys are
+// derived from them, so that the same secrets may serve other purposes as well.
+func NewTokens(keys ...[]byte) (*Tokens, error) {
+	if len(keys) == 0 {
+		return nil, errors.New("token keys: there is none")
 	}
-	signing, err := hkdf.Key(sha512.New, key, nil, "pulsegate bearer tokens v1", sha512.Size)
-	if err != nil {
-		return nil, fmt.Errorf("derive token key: %w", err)
+	t := new(Tokens)
+	for _, key := range keys {
+		if len(key) < 32 {
+			return nil, fmt.Errorf("token key: has %d bytes, must have at least 32", len(key))
+		}
+		signing, err := hkdf.Key(sha512.New, key, nil, "pulsegate bearer tokens v1", sha512.Size)
+		if err != nil {
+			return nil, fmt.Errorf("derive token key: %w", err)
+		}
+		id := sha256.Sum256(append([]byte("key id "), signing...))
+		t.ring = append(t.ring, signingKey{id: hex.EncodeToString(id[:8]), key: signing})
 	}
-	return &Tokens{key: signing, parser: jwt.NewParser(
+	t.parser = jwt.NewParser(
 		jwt.WithValidMethods([]string{jwt.SigningMethodHS512.Alg()}),
 		jwt.WithIssuer(tokenParty),
 		jwt.WithAudience(tokenParty),
@@ -89,7 +104,8 @@ func NewTokens(key []byte) (*Tokens, error) {
 		jwt.WithIssuedAt(),
 		jwt.WithLeeway(tokenLeeway),
 		jwt.WithStrictDecoding(),
-	)}, nil
+	)
+	return t, nil
 }
 
 // Sign returns a token that says c and is good for ttl from now. Claims that do not go together are an error.
@@ -104,17 +120,19 @@ func (t *Tokens) Sign(c Claims, ttl time.Duration) (string, error) {
 		c.ID = uuid.NewString()
 	}
 	now := time.Now()
-	token, err := jwt.NewWithClaims(jwt.SigningMethodHS512, wireClaims{
+	token := jwt.NewWithClaims(jwt.SigningMethodHS512, wireClaims{
 		CompanyKey: c.CompanyKey, AppID: c.AppID, Scope: c.Scope,
 		RegisteredClaims: jwt.RegisteredClaims{
 			Issuer: tokenParty, Audience: jwt.ClaimStrings{tokenParty}, ID: c.ID,
 			IssuedAt: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(now.Add(ttl)),
 		},
-	}).SignedString(t.key)
+	})
+	token.Header["kid"] = t.ring[0].id
+	text, err := token.SignedString(t.ring[0].key)
 	if err != nil {
 		return "", fmt.Errorf("sign token: %w", err)
 	}
-	return token, nil
+	return text, nil
 }
 
 // Verify returns what a token says, or an error that wraps ErrToken and holds nothing of the token.
@@ -141,10 +159,24 @@ func (t *Tokens) Verify(token string) (Claims, error) {
 	return c, nil
 }
 
-// keyFor is the one key, whatever the header of a token names; a header with extensions that must be understood is refused.
+// keyFor is the key that a token names, which must be one of the ring, to the letter. Tokens made before keys had names name none, and
+// are held against all. A header with extensions that must be understood is refused.
 func (t *Tokens) keyFor(token *jwt.Token) (any, error) {
 	if _, ok := token.Header["crit"]; ok {
 		return nil, ErrToken
 	}
-	return t.key, nil
+	named, ok := token.Header["kid"]
+	if !ok {
+		var all jwt.VerificationKeySet
+		for _, k := range t.ring {
+			all.Keys = append(all.Keys, k.key)
+		}
+		return all, nil
+	}
+	for _, k := range t.ring {
+		if named == k.id {
+			return k.key, nil
+		}
+	}
+	return nil, ErrToken
 }

@@ -192,6 +192,37 @@ func TestAuthorizationHeaderIsReadAsTheStandardSays(t *testing.T) {
 	}
 }
 
+func TestKeyRingSignsWithTheFirstAndVerifiesWithAll(t *testing.T) {
+	key := func(c string) []byte { return bytes.Repeat([]byte(c), 32) }
+	old, err := gateway.NewTokens(key("k"))
+	require.NoError(t, err)
+	ring, err := gateway.NewTokens(key("n"), key("k"))
+	require.NoError(t, err)
+	_, err = gateway.NewTokens()
+	require.Error(t, err)
+
+	claims := gateway.Claims{CompanyKey: "acme", Scope: gateway.ScopeAdmin}
+	before, err := old.Sign(claims, time.Hour)
+	require.NoError(t, err)
+	after, err := ring.Sign(claims, time.Hour)
+	require.NoError(t, err)
+	for _, token := range []string{before, after, signed(t, jwt.SigningMethodHS512, signingKey(t), good(), nil)} {
+		_, err := ring.Verify(token)
+		require.NoError(t, err)
+	}
+	_, err = old.Verify(after)
+	require.ErrorIs(t, err, gateway.ErrToken)
+
+	parsed, _, err := jwt.NewParser().ParseUnverified(after, jwt.MapClaims{})
+	require.NoError(t, err)
+	young := parsed.Header["kid"].(string)
+	for _, kid := range []any{young, strings.ToUpper(young), young + " ", young[:8], "", nil, 7, []string{young}, map[string]string{"kid": young}} {
+		token := signed(t, jwt.SigningMethodHS512, signingKey(t), good(), map[string]any{"kid": kid})
+		_, err := ring.Verify(token)
+		require.ErrorIs(t, err, gateway.ErrToken, "signed by the old key, named %v", kid)
+	}
+}
+
 func FuzzTokenVerify(f *testing.F) {
 	tokens, err := gateway.NewTokens(bytes.Repeat([]byte("k"), 32))
 	require.NoError(f, err)

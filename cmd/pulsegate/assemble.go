@@ -97,7 +97,7 @@ func (i *instance) newCarrier() (*delivery.Carrier, error) {
 	if err != nil {
 		return nil, err
 	}
-	sealer, err := delivery.NewSealer(i.keys.secrets)
+	sealer, err := delivery.NewSealer(i.keys.secrets...)
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +175,7 @@ func (i *instance) newNotifier() (*notify.Notifier, error) {
 }
 
 func (i *instance) newGateway() (*gateway.Gateway, error) {
-	tokens, err := gateway.NewTokens(i.keys.tokens)
+	tokens, err := gateway.NewTokens(i.keys.tokens...)
 	if err != nil {
 		return nil, err
 	}

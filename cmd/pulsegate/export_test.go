@@ -29,10 +29,19 @@ func ServeBot(ctx context.Context, out io.Writer, args ...string) error {
 	return command.serve(ctx, out)
 }
 
-// Keys returns the two keys of a key file.
+// Keys returns the two current keys of a key file.
 func Keys(path string) (tokens, secrets []byte, exposed bool, err error) {
 	k, err := openKeys(path)
-	return k.tokens, k.secrets, k.exposed, err
+	if err != nil {
+		return nil, nil, false, err
+	}
+	return k.tokens[0], k.secrets[0], k.exposed, nil
+}
+
+// KeyRing returns the two rings of a key file.
+func KeyRing(path string) (tokens, secrets [][]byte, err error) {
+	k, err := openKeys(path)
+	return k.tokens, k.secrets, err
 }
 
 // Store is a store that was chosen.

@@ -69,6 +69,36 @@ func TestBrokenKeyFileIsRefusedAndNotShown(t *testing.T) {
 	require.NotContains(t, err.Error(), "c2VjcmV0")
 }
 
+func TestKeyFileOfSeveralKeysSignsWithTheFirst(t *testing.T) {
+	dir := t.TempDir()
+	line := func(name string) string {
+		_, _, _, err := main.Keys(filepath.Join(dir, name))
+		require.NoError(t, err)
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		require.NoError(t, err)
+		return string(text)
+	}
+	old, young := line("old"), line("young")
+	both := filepath.Join(dir, "both")
+	require.NoError(t, os.WriteFile(both, []byte(young+"\n"+old), 0o600))
+	tokens, secrets, err := main.KeyRing(both)
+	require.NoError(t, err)
+	require.Len(t, tokens, 2)
+	require.Len(t, secrets, 2)
+	for i, name := range []string{"young", "old"} {
+		token, secret, _, err := main.Keys(filepath.Join(dir, name))
+		require.NoError(t, err)
+		require.Equal(t, token, tokens[i])
+		require.Equal(t, secret, secrets[i])
+	}
+	for _, wrong := range []string{young + young, young + "x", "\n", strings.Repeat(young, 20)} {
+		require.NoError(t, os.WriteFile(both, []byte(wrong), 0o600))
+		_, _, err := main.KeyRing(both)
+		require.Error(t, err)
+		require.NotContains(t, err.Error(), strings.TrimSpace(young))
+	}
+}
+
 func TestTokenIsPrintedAloneAndVerifiedByTheSameKey(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "pulsegate.key")
 	status, out, errs := run("token", "--key-file", path, "--company", "acme", "--scope", "bot", "--app-id", "my-bot", "--ttl", "1h")

@@ -60,7 +60,7 @@ func (t tokenCommand) Run(s streams) error {
 
 // signToken signs claims with the key of tokens.
 func signToken(k keys, claims gateway.Claims, ttl time.Duration) (string, error) {
-	tokens, err := gateway.NewTokens(k.tokens)
+	tokens, err := gateway.NewTokens(k.tokens...)
 	if err != nil {
 		return "", err
 	}
