@@ -124,5 +124,8 @@
 //   - Groups of one script are isolated inside it (pcall), and not run again alone: a script that failed midway has written, and a second run would
 //     store events without an id twice. The LIVE bot's delivery comes first: if it fails the event is refused and its id forgotten; if another's
 //     fails that one goes without, is named in the log and counted. An event that has left its queue keeps its fate whatever cannot be written beside it.
+//   - Who changed what is noted before it is done, and again when it is done: a note that has no end is listed as unknown, so the audit trail
+//     can say too much but never too little. One note behind the change would be lost with the process that was about to write it. It lies in
+//     the company's slot, not the entity's, so that a company's trail is one list; that costs a change two round trips.
 //   - An emptied store is not filled again from what a replica remembers, because that may hold registrations that were deleted. It is told of.
 package delivery

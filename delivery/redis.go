@@ -86,7 +86,7 @@ type store struct {
 }
 
 type scripts struct {
-	accept, settle, look, change, control, handoffs, take, update, gather, mark *redis.Script
+	accept, settle, look, change, control, handoffs, take, update, gather, mark, deed *redis.Script
 }
 
 func newStore(cfg Config) *store {
@@ -100,6 +100,7 @@ func newStore(cfg Config) *store {
 		scripts: scripts{
 			accept: lua(commonLua, acceptLua), settle: lua(commonLua, settleLua), look: lua(lookLua), change: lua(commonLua, changeLua),
 			control: lua(controlLua), handoffs: lua(commonLua, handoffsLua), take: lua(takeLua), update: lua(updateLua), gather: lua(gatherLua), mark: lua(markLua),
+			deed: lua(deedLua),
 		},
 	}
 }
@@ -158,7 +159,7 @@ func (s *store) load(ctx context.Context) error {
 		return err
 	}
 	sc := s.scripts
-	for _, script := range []*redis.Script{sc.accept, sc.settle, sc.look, sc.change, sc.control, sc.handoffs, sc.take, sc.update, sc.gather, sc.mark} {
+	for _, script := range []*redis.Script{sc.accept, sc.settle, sc.look, sc.change, sc.control, sc.handoffs, sc.take, sc.update, sc.gather, sc.mark, sc.deed} {
 		if err := script.Load(ctx, s.client).Err(); err != nil {
 			return unavailable("load scripts", err)
 		}

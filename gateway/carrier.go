@@ -15,6 +15,7 @@ type Carrier interface {
 	Registrations
 	Conversations
 	Records
+	Trail
 	// Health returns the health of every registration of an app; ErrNotFound when there is none.
 	Health(ctx context.Context, company, appID string) ([]delivery.Health, error)
 	// Outbox is where handoffs and notices are listed, and whose clock is the store's.
@@ -60,6 +61,14 @@ type Records interface {
 	NoteCall(ctx context.Context, r delivery.Record) (delivery.Record, error)
 	// NewCallID makes the request id of a call by a bot.
 	NewCallID(id delivery.RegID) string
+}
+
+// Trail keeps who did what.
+type Trail interface {
+	// Audit does something and keeps word of it; what cannot be kept is not done. The error is that of do, or ErrUnavailable.
+	Audit(ctx context.Context, d delivery.Deed, do func(context.Context) error) error
+	// Deeds lists what was done in a company, newest first.
+	Deeds(ctx context.Context, company string, q delivery.DeedQuery) ([]delivery.Deed, error)
 }
 
 // Platform is where calls of bots about conversations are passed on to.

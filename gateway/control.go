@@ -99,7 +99,11 @@ func (g *Gateway) putControl(ctx context.Context, c *call) (answer, error) {
 		return answer{}, noSuchBot(err, to.reg)
 	}
 	return g.recorded(ctx, c, reg, func(ctx context.Context) (answer, error) {
-		_, err := g.Carrier.PassControl(ctx, ch)
+		d := delivery.Deed{Action: delivery.ControlPass, Details: map[string]string{"author": ch.AuthorID, "owner": string(ch.Owner.Type), "ownerAppId": ch.Owner.AppID}}
+		err := g.audited(ctx, c, d.On(to.reg), func(ctx context.Context) error {
+			_, err := g.Carrier.PassControl(ctx, ch)
+			return err
+		})
 		return answer{status: http.StatusOK, data: rawJSON(c.body)}, noSuchBot(err, to.reg)
 	})
 }

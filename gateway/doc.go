@@ -38,6 +38,7 @@
 //	POST   request/{id}/redeliver                            admin, bot      the same delivery once more: 202
 //	GET    request/appId/{a}?from=1d&state=ERROR&origin=BOT  admin, bot      records; their payloads are strings
 //	GET    handoffs, notices ?appId= &limit=                 admin, bot      newest first
+//	GET    audit ?from= &limit= &before= &appId=             admin           who did what, newest first
 //	PUT    tag, tag/remove, note, priority, workqueue,       admin, bot      passed on to the platform, not in MAINTENANCE
 //	       resolve, authors, authors/attributes
 //	POST   respond, form                                     admin, bot      the same, only for a LIVE bot that owns the conversation
@@ -98,5 +99,6 @@
 //   - The platform's 401 and redirects are between it and the gateway, so the bot reads 502; every other answer of it is passed on.
 //   - The bytes of request bodies in memory are bounded over all requests, and who does not fit reads 503 at once: a queue would only
 //     hold more of them.
+//   - The audit trail has what was done or may have been done, not what was refused: a caller with a bad token could fill it otherwise.
 //   - Nothing but failures of our own is logged per request: the rest is counted, and told to the caller.
 package gateway

@@ -26,6 +26,7 @@ type fakeCarrier struct {
 	seen     map[string]accepted
 	records  []delivery.Record
 	entries  []delivery.Entry
+	deeds    []delivery.Deed
 	bodies   [][]byte // of accepted events, as they came
 	ids      int
 }

@@ -113,7 +113,13 @@ func (g *Gateway) postRedeliver(ctx context.Context, c *call) (answer, error) {
 	if err := c.may(r.Reg.AppID); err != nil {
 		return answer{}, err
 	}
-	made, err := g.Carrier.Redeliver(ctx, c.CompanyKey, id, key)
+	var made delivery.Redelivery
+	d := delivery.Deed{Action: delivery.RequestRedeliver, Details: map[string]string{"of": id}}.On(r.Reg)
+	err = g.audited(ctx, c, d, func(ctx context.Context) (err error) {
+		made, err = g.Carrier.Redeliver(ctx, c.CompanyKey, id, key)
+		d.Details["made"] = made.ID
+		return err
+	})
 	if err != nil {
 		return answer{}, unknown(err, id+" not found")
 	}
@@ -170,10 +176,13 @@ func (c *call) recordQuery() (q delivery.RecordQuery, err error) {
 // incorrect is the fault of a query parameter.
 func incorrect(name string) error { return say(errBad, `Incorrect syntax in "`+name+`"`) }
 
-// back reads how far back to look: a number of minutes, hours or days, 1 day if nothing is said, 31 days at most.
-func back(text string) (time.Duration, error) {
+// back reads how far back to look for records: 1 day if nothing is said, 31 days at most.
+func back(text string) (time.Duration, error) { return backBy(text, 24*time.Hour, farthest) }
+
+// backBy reads how far back to look: a number of minutes, hours or days, if nothing is said unsaid, and at most most.
+func backBy(text string, unsaid, most time.Duration) (time.Duration, error) {
 	if text == "" {
-		return 24 * time.Hour, nil
+		return unsaid, nil
 	}
 	m := backPattern.FindStringSubmatch(text)
 	if m == nil {
@@ -181,7 +190,7 @@ func back(text string) (time.Duration, error) {
 	}
 	n, _ := strconv.Atoi(m[1]) // six digits
 	unit := map[string]time.Duration{"m": time.Minute, "h": time.Hour, "d": 24 * time.Hour}[m[2]]
-	if d := time.Duration(n) * unit; d > 0 && d <= farthest {
+	if d := time.Duration(n) * unit; d > 0 && d <= most {
 		return d, nil
 	}
 	return 0, incorrect("from")

@@ -170,7 +170,7 @@ func (g *Gateway) postRegistration(ctx context.Context, c *call) (answer, error)
 	if err != nil {
 		return answer{}, err
 	}
-	return done(g.Carrier.Create(ctx, r))
+	return done(g.audited(ctx, c, changeOf(r, delivery.RegistrationCreate), func(ctx context.Context) error { return g.Carrier.Create(ctx, r) }))
 }
 
 // putRegistration creates or replaces a registration.
@@ -179,7 +179,12 @@ func (g *Gateway) putRegistration(ctx context.Context, c *call) (answer, error) 
 	if err != nil {
 		return answer{}, err
 	}
-	return done(g.Carrier.Put(ctx, r))
+	return done(g.audited(ctx, c, changeOf(r, delivery.RegistrationPut), func(ctx context.Context) error { return g.Carrier.Put(ctx, r) }))
+}
+
+// changeOf is how the audit trail tells of a registration that is written.
+func changeOf(r delivery.Registration, a delivery.Action) delivery.Deed {
+	return delivery.Deed{Action: a, Details: map[string]string{"mode": string(r.Mode)}}.On(r.RegID)
 }
 
 // deleteRegistration deletes a registration.
@@ -188,7 +193,8 @@ func (g *Gateway) deleteRegistration(ctx context.Context, c *call) (answer, erro
 	if err != nil {
 		return answer{}, err
 	}
-	return answer{status: http.StatusNoContent}, g.Carrier.Delete(ctx, id)
+	err = g.audited(ctx, c, delivery.Deed{Action: delivery.RegistrationDelete}.On(id), func(ctx context.Context) error { return g.Carrier.Delete(ctx, id) })
+	return answer{status: http.StatusNoContent}, err
 }
 
 // putMode changes the mode of a registration; its name may be written in any letter case.
@@ -204,7 +210,9 @@ func (g *Gateway) putMode(ctx context.Context, c *call) (answer, error) {
 	mode := delivery.Mode(strings.ToUpper(text))
 	switch mode {
 	case delivery.Live, delivery.Maintenance, delivery.Monitoring:
-		return done(noSuchBot(g.Carrier.SetMode(ctx, id, mode), id))
+		d := delivery.Deed{Action: delivery.ModeSwitch, Details: map[string]string{"mode": string(mode)}}.On(id)
+		err = g.audited(ctx, c, d, func(ctx context.Context) error { return g.Carrier.SetMode(ctx, id, mode) })
+		return done(noSuchBot(err, id))
 	}
 	return answer{}, say(errBad, "Invalid mode: "+text)
 }

@@ -24,6 +24,7 @@ type handler func(g *Gateway, ctx context.Context, c *call) (answer, error)
 var (
 	sources = []Scope{ScopeAdmin, ScopeSource}
 	bots    = []Scope{ScopeAdmin, ScopeBot}
+	admins  = []Scope{ScopeAdmin}
 )
 
 // Routes returns the whole public face, on one screen.
@@ -55,6 +56,7 @@ func Routes() []Route {
 		{get, "/bots/v3/request/appId/:appId", "requests", bots, general, (*Gateway).getRequests, true},
 		{get, "/bots/v3/handoffs", "handoffs", bots, general, (*Gateway).getHandoffs, true},
 		{get, "/bots/v3/notices", "notices", bots, general, (*Gateway).getNotices, true},
+		{get, "/bots/v3/audit", "audit", admins, general, (*Gateway).getAudit, true},
 
 		{put, "/bots/v3/tag", "tag", bots, general, (*Gateway).act, true},
 		{put, "/bots/v3/tag/remove", "tag_remove", bots, general, (*Gateway).act, true},
