@@ -29,7 +29,7 @@ func matrix() map[string]expected {
 		"request": {401, 403, 200, 403, 404, 200}, "redeliver": {401, 403, 409, 403, 404, 409}, "requests": {401, 403, 200, 403, 404, 200},
 		"handoffs": {401, 403, 200, 200, 200, 200}, "notices": {401, 403, 200, 200, 200, 200},
 		"audit": {401, 403, 403, 403, 200, 200},
-		"tag": acts, "tag_remove": acts, "note": acts, "priority": acts, "workqueue": acts, "resolve": acts, "authors": acts,
+		"tag":   acts, "tag_remove": acts, "note": acts, "priority": acts, "workqueue": acts, "resolve": acts, "authors": acts,
 		"authors_attributes": acts, "respond": acts, "form": acts,
 	}
 }

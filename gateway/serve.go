@@ -29,7 +29,7 @@ const requestIDHeader = "x-amzn-RequestId"
 
 // call is one request as a handler sees it.
 type call struct {
-	Claims    // of its token
+	Claims           // of its token
 	admin     string // the administrator who makes it, if it is not made with a token
 	requestID string
 	path      string
