@@ -73,6 +73,7 @@ type store struct {
 	hold    time.Duration // time to live of what is held
 	cluster bool          // a script has one slot
 	trips   atomic.Int64  // round trips, for the metrics
+	worked  atomic.Bool   // something was accepted, settled or changed since the keeper looked
 	scripts scripts
 	reach   *reach
 	sick    *ailments

@@ -24,6 +24,7 @@ const lossesKey = "pg:losses"
 const (
 	keepOnCluster = time.Second     // between two looks at a cluster, which is asked once for each shard
 	lossesEvery   = 2 * time.Second // between two looks at what was lost
+	keepQuiet     = 8 * time.Second // between two close looks at a server on which nobody has work
 )
 
 // keeper notices when data goes from the store while this gateway runs: somebody deletes keys, empties it, or starts it again on nothing.
@@ -37,7 +38,7 @@ type keeper struct {
 
 	known  [health.Shards]kept // as last seen
 	vain   map[health.Shard]kept
-	looked time.Time
+	looked time.Time // closely
 	listed time.Time
 
 	mu     sync.Mutex
@@ -61,11 +62,16 @@ func (k *keeper) look(ctx context.Context) {
 	if k.s.cluster && time.Since(k.looked) < keepOnCluster {
 		return
 	}
+	defer k.list(ctx)
+	if k.quiet(ctx) {
+		return
+	}
 	k.looked = time.Now()
 	now, known := k.read()
 	var emptied []health.Shard
 	for sh := range health.Shard(health.Shards) {
 		if !known[sh] {
+			k.s.worked.Store(true) // the next look is a close one again
 			continue
 		}
 		if was := k.known[sh]; was.maker != "" && was.maker != now[sh].maker {
@@ -81,7 +87,36 @@ func (k *keeper) look(ctx context.Context) {
 			k.known[sh] = now[sh]
 		}
 	}
-	k.list(ctx)
+}
+
+// quiet says that a close look can wait: nobody had work on a single server at the last one, nobody has now, this replica has done nothing
+// meanwhile, and the markers are the same. A close look asks seven things of each shard, and an idle store is looked at twice a second; this
+// asks two in all.
+func (k *keeper) quiet(ctx context.Context) bool {
+	if k.s.cluster || k.s.worked.Swap(false) || time.Since(k.looked) >= keepQuiet {
+		return false
+	}
+	var makers, sets []string
+	for sh := range health.Shard(health.Shards) {
+		if was := k.known[sh]; was != (kept{maker: was.maker}) {
+			return false
+		}
+		makers, sets = append(makers, makerKey(sh)), append(sets, attentionKeys(sh)...)
+	}
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	k.s.trips.Add(1)
+	pipe := k.s.client.Pipeline()
+	there, marked := pipe.Exists(ctx, sets...), pipe.MGet(ctx, makers...)
+	if _, err := pipe.Exec(ctx); err != nil || there.Val() > 0 {
+		return false
+	}
+	for sh, marker := range marked.Val() {
+		if marker != k.known[sh].maker {
+			return false
+		}
+	}
+	return true
 }
 
 // read asks for every shard what it holds, in one step of a single server.

@@ -69,6 +69,9 @@ func (t *trip) all() []int {
 // carry makes a trip.
 func (s *store) carry(ctx context.Context, t *trip) {
 	s.trips.Add(1)
+	if t.script == s.scripts.accept || t.script == s.scripts.settle || t.script == s.scripts.change {
+		s.worked.Store(true)
+	}
 	cluster, ok := s.client.(*redis.ClusterClient)
 	switch {
 	case ok:
