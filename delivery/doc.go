@@ -127,5 +127,7 @@
 //   - Who changed what is noted before it is done, and again when it is done: a note that has no end is listed as unknown, so the audit trail
 //     can say too much but never too little. One note behind the change would be lost with the process that was about to write it. It lies in
 //     the company's slot, not the entity's, so that a company's trail is one list; that costs a change two round trips.
+//   - Whether a store has lost something is looked at twice a second, but closely only while somebody has work, or had since, and every 8 s:
+//     otherwise two questions about all shards tell enough.
 //   - An emptied store is not filled again from what a replica remembers, because that may hold registrations that were deleted. It is told of.
 package delivery
