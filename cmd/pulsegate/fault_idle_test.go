@@ -89,7 +89,9 @@ func putRegistration(client *http.Client, p *gatewayProcess, body string) int {
 }
 
 // commandsOf is how many commands a store has carried out, those of scripts among them.
-func commandsOf(t testing.TB, store *redis.Client) int64 { return storeNumber(t, store, "stats", "total_commands_processed") }
+func commandsOf(t testing.TB, store *redis.Client) int64 {
+	return storeNumber(t, store, "stats", "total_commands_processed")
+}
 
 // storeNumber is one number of what a store says of itself.
 func storeNumber(t testing.TB, store *redis.Client, section, name string) int64 {
