@@ -176,14 +176,16 @@ var replies = []struct {
 	{"NOAUTH ", StoreRefusing},
 	{"WRONGPASS ", StoreRefusing},
 	{"NOPERM ", StoreRefusing},
-	{"ERR max number of clients", StoreRefusing},
+	{"max number of clients", StoreRefusing},
 	{"CLUSTERDOWN ", StoreAway},
 	{"MASTERDOWN ", StoreAway},
 	{"BUSY ", StoreAway},
 }
 
-// tellsOfReply is what an error reply says; a store that found only this one command wrong is reachable.
+// tellsOfReply is what an error reply says; a store that found only this one command wrong is reachable. What a script raises again, as ours
+// do with what the server refuses to everybody, begins with a word more.
 func tellsOfReply(text string) Condition {
+	text = strings.TrimPrefix(text, "ERR ")
 	for _, r := range replies {
 		if strings.HasPrefix(text, r.text) || strings.Contains(text, "-"+r.text) {
 			return r.says

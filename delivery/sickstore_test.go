@@ -76,7 +76,7 @@ func TestR10FullStoreRefusesAtOnceAndDrains(t *testing.T) {
 		began := time.Now()
 		rc := r.Accept(t.Context(), "acme", []delivery.Incoming{message("e1", "late", i)})[0]
 		took = append(took, time.Since(began))
-		require.ErrorIs(t, rc.Err, delivery.ErrUnavailable)
+		require.Equal(t, delivery.StoreFull, refusedAs(t, rc.Err))
 	}
 	release()
 	soon(t, func() bool { return verify(t, server.Client()).Queued == 0 }, "everything to be delivered while the store is full")

@@ -15,13 +15,13 @@ type process struct {
 }
 
 // startProcess starts a redis-server. Its output goes to the file log.
-func startProcess(log string, args ...string) (*process, error) {
+func startProcess(log string, program []string, args ...string) (*process, error) {
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
 	defer func() { _ = out.Close() }()
-	p := &process{command: exec.Command("redis-server", args...), exited: make(chan struct{})}
+	p := &process{command: exec.Command(program[0], append(program[1:], args...)...), exited: make(chan struct{})}
 	p.command.Stdout, p.command.Stderr = out, out
 	p.command.SysProcAttr = attributes()
 	started := make(chan error)

@@ -18,10 +18,15 @@ import (
 
 // ServerConfig says how a redis-server runs. The zero value keeps nothing over a restart.
 type ServerConfig struct {
-	Args []string // settings as on its command line: "--maxmemory", "10mb"
+	Args      []string // settings as on its command line: "--maxmemory", "10mb"
+	Limitable bool     // that a file may not grow is an error to it, as on a full disk, and not its end: for LimitFiles
+
 	file string   // a configuration file that comes first
 	mode []string // how it runs: --sentinel
 }
+
+// Unlimited is the size that LimitFiles takes for none.
+const Unlimited = ^uint64(0)
 
 // AppendOnly are the settings of a server that survives the end of its process: the tier `process`.
 func AppendOnly() []string { return []string{"--appendonly", "yes", "--appendfsync", "everysec"} }
@@ -124,11 +129,19 @@ func (s *Server) Launch() {
 	if len(s.cfg.mode) == 0 {
 		args = append(args, "--save", "", "--repl-diskless-sync-delay", "0")
 	}
-	p, err := startProcess(s.logPath(), append(args, s.cfg.Args...)...)
+	p, err := startProcess(s.logPath(), s.program(), append(args, s.cfg.Args...)...)
 	if err != nil {
 		s.tb.Fatalf("%v", err)
 	}
 	s.process = p
+}
+
+// program is what runs a server, before its arguments.
+func (s *Server) program() []string {
+	if s.cfg.Limitable {
+		return []string{"sh", "-c", `trap "" XFSZ; exec redis-server "$@"`, "redis-server"}
+	}
+	return []string{"redis-server"}
 }
 
 // Restart kills the server if it runs, starts it again on the same port and files, and waits until it answers.
