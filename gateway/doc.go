@@ -42,6 +42,7 @@
 //	PUT    tag, tag/remove, note, priority, workqueue,       admin, bot      passed on to the platform, not in MAINTENANCE
 //	       resolve, authors, authors/attributes
 //	POST   respond, form                                     admin, bot      the same, only for a LIVE bot that owns the conversation
+//	GET    /openapi.yaml                                     anybody         all of this, as OpenAPI 3.1
 //	GET    /healthz, /readyz                                 anybody         on both listeners; /metrics on that for operators
 //
 // # Errors

@@ -36,6 +36,8 @@ func Routes() []Route {
 		app    = entity + "/appId/:appId"
 	)
 	return append(opsRoutes(), []Route{
+		{get, "/openapi.yaml", "openapi", nil, general, (*Gateway).getOpenAPI, false},
+
 		{post, "/bots/v3/events", "events", sources, general, (*Gateway).postEvents, false},
 		{get, "/bots/v3/events/:id", "event", sources, general, (*Gateway).getEvent, false},
 

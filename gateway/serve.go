@@ -46,6 +46,7 @@ type answer struct {
 	data   any         // nil: none
 	bare   bool        // data is the whole body, request id and all; else it stands under "data"
 	header http.Header // further headers
+	text   []byte      // the whole body, when it is not JSON
 
 	stream func(ctx context.Context, s *stream) error // writes data, row by row, when it may be too much to be held; nil: it is not
 }
@@ -184,6 +185,9 @@ func write(w http.ResponseWriter, a answer, requestID string) int {
 		return a.status
 	}
 	status, body := encode(a, requestID)
+	if a.text != nil {
+		v[3], body = a.header.Get("Content-Type"), a.text
+	}
 	v[4] = strconv.Itoa(len(body))
 	h["Content-Type"], h["Content-Length"] = v[3:4:4], v[4:5:5]
 	w.WriteHeader(status)

@@ -84,6 +84,7 @@ func TestOddPathsAreNobodys(t *testing.T) {
 			res := httptest.NewRecorder()
 			s.gateway.Handler().ServeHTTP(res, req)
 			CheckAnswer(t, res, path+id)
+			checkDescribed(t, req, "", res)
 			require.Contains(t, []int{400, 404}, res.Code, path+id)
 		}
 	}
@@ -166,6 +167,9 @@ func TestBodyLargerThanTheLimitIsRefused(t *testing.T) {
 		res := httptest.NewRecorder()
 		s.gateway.Handler().ServeHTTP(res, req)
 		CheckAnswer(t, res, "large body")
+		if res.Code != http.StatusAccepted { // that would print 8 MiB
+			checkDescribed(t, req, "", res)
+		}
 		return res
 	}
 	require.Equal(t, http.StatusAccepted, send(strings.NewReader(batch)).Code)

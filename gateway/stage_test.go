@@ -70,6 +70,7 @@ func (s *stage) do(t testing.TB, token, method, path, body string, header ...str
 	res := httptest.NewRecorder()
 	s.gateway.Handler().ServeHTTP(res, req)
 	CheckAnswer(t, res, method+" "+path+"\n"+res.Body.String())
+	checkDescribed(t, req, body, res)
 	return res
 }
 

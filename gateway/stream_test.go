@@ -35,6 +35,7 @@ func (s *stage) list(t testing.TB, query string) (int, listing) {
 	req := httptest.NewRequest(http.MethodGet, "/bots/v3/registrations"+query, nil)
 	req.Header.Set("Authorization", "Bearer "+s.as(t, gateway.ScopeAdmin, "acme"))
 	s.gateway.Handler().ServeHTTP(rec, req)
+	checkDescribed(t, req, "", rec)
 	var l listing
 	require.NoError(t, json.Unmarshal(rec.Body.Bytes(), &l), rec.Body.String())
 	return rec.Code, l

@@ -46,6 +46,7 @@ var confined = map[string][]string{
 	"github.com/stretchr/testify":             nil,
 	"pgregory.net/rapid":                      nil,
 	"go.uber.org/goleak":                      nil,
+	"github.com/getkin/kin-openapi":           nil,
 	"github.com/standard-webhooks/":           nil,
 	"github.com/HdrHistogram/hdrhistogram-go": {"cmd/pulsegate/*"},
 }
