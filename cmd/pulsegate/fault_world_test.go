@@ -124,6 +124,7 @@ func (a *auditor) balanced(t testing.TB) int64 {
 // stored is an event that a gateway has accepted.
 type stored struct {
 	page     int
+	due      time.Time // by the rate, whatever kept it from being posted
 	posted   time.Time // for the first time
 	accepted time.Time
 }
@@ -136,6 +137,7 @@ type loadConfig struct {
 	writers int   // requests at once; 0 means 32
 	limit   int   // events; 0 means until it is stopped
 	tries   int   // of one event, each at another gateway, before a failure is visible; 0: each is one
+	first   int   // number of the first event: those of loads on one store must differ, or they are the same event
 }
 
 // load posts events at a rate, each again until it is accepted, at the next gateway of a fleet: a source's part of the promise.
@@ -173,12 +175,13 @@ func startLoad(t testing.TB, f *fleet, cfg loadConfig) *load {
 				if cfg.limit > 0 && n > cfg.limit {
 					return
 				}
+				due := began.Add(time.Duration(n) * time.Second / time.Duration(cfg.rate))
 				select {
 				case <-done:
 					return
-				case <-time.After(time.Until(began.Add(time.Duration(n) * time.Second / time.Duration(cfg.rate)))):
+				case <-time.After(time.Until(due)):
 				}
-				l.post(n)
+				l.post(cfg.first+n, due)
 			}
 		})
 	}
@@ -195,12 +198,12 @@ func (l *load) finish(t testing.TB) {
 }
 
 // post posts the n-th event until it is accepted, however long that takes.
-func (l *load) post(n int) {
+func (l *load) post(n int, due time.Time) {
 	page := n % l.cfg.pages
 	if l.cfg.only != nil {
 		page = l.cfg.only[n%len(l.cfg.only)]
 	}
-	e := stored{page: page, posted: time.Now()}
+	e := stored{page: page, due: due, posted: time.Now()}
 	event := eventOf(pageName(page), fmt.Sprintf("author-%d", n%97), n)
 	for try := 1; ; try++ {
 		began := time.Now()

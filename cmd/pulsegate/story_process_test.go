@@ -92,6 +92,13 @@ func (b *recorder) all() []arrival {
 	return append([]arrival(nil), b.got...)
 }
 
+// count is how many there are.
+func (b *recorder) count() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.got)
+}
+
 // accepts answers 202 to everything.
 func accepts(arrival, <-chan struct{}) int { return http.StatusAccepted }
 
