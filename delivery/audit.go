@@ -37,7 +37,7 @@ type Actor struct {
 	Admin   string `json:"admin,omitempty"`
 }
 
-// Outcome of a deed.
+// DeedOutcome is what became of a deed.
 type DeedOutcome string
 
 // What became of a deed. Unknown: the process died, or the store went away, after it had begun; it was done or it was not.

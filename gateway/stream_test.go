@@ -19,7 +19,7 @@ import (
 func (s *stage) company(n int) {
 	for i := range n {
 		id := delivery.RegID{Entity: delivery.Entity{CompanyKey: "acme", NetworkKey: "chat", ExternalID: fmt.Sprintf("page-%04d", i)}, AppID: "bot"}
-		s.carrier.regs[id] = delivery.Registration{RegID: id, Name: "Bot of many pages", CallbackURL: "https://bot.example.org/hook", Mode: delivery.Live}
+		s.carrier.regs[id] = delivery.Registration{RegID: id, Name: "Bot of many pages", CallbackURL: "https://bot.example.org/hook", Mode: delivery.Live, Credentials: delivery.Credentials{Type: delivery.HMAC}}
 	}
 }
 
