@@ -58,15 +58,37 @@ local function settle(g, r, o)
   alone(g.member, note, g, r, o, handed)
 end
 
--- Settles the deliveries that were acknowledged, all in one step: ids and records lie in ARGV from g.first on. Those that were settled
--- before, by a call whose reply was lost, come first, because outcomes are handed in in the order in which they came.
+-- Takes the events that were delivered out of the queue; their ids lie in ARGV from first on. Returns how many were there, and which of them
+-- if that must be said: nil when all of them were, or when those that were not come first, settled before by a call whose reply was lost,
+-- because outcomes are handed in in the order in which they came. Only a store that has forgotten its latest events, after a failover, lacks
+-- others, and then the newest of these: that one is asked for first.
+local function remove_delivered(q, first, n, newest)
+  newest = first + newest - 1
+  local fresh = redis.call('XDEL', q, ARGV[newest])
+  if n == 1 then return fresh end
+  if fresh == 1 then return 1 + redis.call('XDEL', q, unpack(ARGV, first, first + n - 1)) end
+  local there = {}
+  for i = 1, n do
+    there[i] = redis.call('XDEL', q, ARGV[first + i - 1]) == 1
+    if there[i] then fresh = fresh + 1 end
+  end
+  return fresh, there
+end
+
+-- Settles the deliveries that were acknowledged, all in one step: ids and then records lie in ARGV from g.first on.
 local function settle_delivered(g, r)
   local n = g.delivered
-  local fresh = redis.call('XDEL', g.q, unpack(ARGV, g.first, g.first + n - 1))
+  local fresh, there = remove_delivered(g.q, g.first, n, g.newest)
   if fresh == 0 then return end
-  local bytes, kept, stamp = g.size, {}, num(now) .. '\n'
-  for i = g.first + n, g.first + 2 * n - fresh - 1 do bytes = bytes - tonumber(string.match(ARGV[i], '^%d+')) end
-  for i = g.first + 2 * n - fresh, g.first + 2 * n - 1 do kept[#kept + 1] = stamp .. ARGV[i] end
+  local bytes, kept, stamp, known = g.size, {}, num(now) .. '\n', n - fresh
+  for i = 1, n do
+    local record = ARGV[g.first + n + i - 1]
+    if there and there[i] or not there and i > known then
+      kept[#kept + 1] = stamp .. record
+    else
+      bytes = bytes - tonumber(string.match(record, '^%d+'))
+    end
+  end
   add(r, 'qn', -fresh); add(r, 'qb', -bytes); add(r, 'c:delivered', fresh)
   put(r, 'la', num(now))
   reg_count(r, 0, fresh)
@@ -173,6 +195,7 @@ local function read_group()
   if g.take >= '2' then g.x, g.count, g.bytes, g.skip = K(), tonumber(A()), tonumber(A()), A() end
   g.take = g.take == '1' or g.take == '3'
   g.size, g.delivered = tonumber(A()), tonumber(A())
+  g.newest = g.delivered > 0 and tonumber(A())
   g.first = ai + 1
   ai = ai + 2 * g.delivered
   for i = 1, tonumber(A()) do

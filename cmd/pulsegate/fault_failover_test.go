@@ -59,9 +59,12 @@ func losePrimary(t *testing.T, tier string) {
 	}
 	load.saysNothingOfRedis(t)
 	verifyCommand(t, "--redis", replica.URL)
+	alone := load.acceptedBetween(cut.Add(300*time.Millisecond), killed) // what was confirmed before may have been answered a little later
 	if tier == "process" {
+		require.Positive(t, alone, "the primary confirms alone")
 		require.Positive(t, forgotten, "the replica does not know what the primary confirmed alone")
 	} else {
+		require.Zero(t, alone, "nothing is accepted that no replica has")
 		require.Zero(t, forgotten)
 		require.Empty(t, c.lost)
 		require.NotZero(t, load.refusedWith(http.StatusServiceUnavailable), "what no replica has is refused")

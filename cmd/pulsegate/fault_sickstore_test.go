@@ -32,7 +32,7 @@ func startSickScene(t *testing.T, server *rig.Server) *sickScene {
 	s.fleet = startFleet(t, 1, "--redis", server.URL, "--health-window", "1h")
 	registerPages(t, s.fleet.at(0), killPages, s.bot.url, map[string]any{"maxConcurrency": 1}) // so that a part of the load waits
 	s.audit = startAuditor(t, server.Client())
-	s.load = startLoad(t, s.fleet, loadConfig{rate: 200, pages: killPages, writers: 1})
+	s.load = startLoad(t, s.fleet, loadConfig{rate: 200, pages: killPages, writers: 1, rest: 100 * time.Millisecond})
 	eventually(t, func() bool { return s.load.count.Load() > int64(sized(150, 1_000)) }, "events are accepted")
 	return s
 }

@@ -138,6 +138,8 @@ type loadConfig struct {
 	limit   int   // events; 0 means until it is stopped
 	tries   int   // of one event, each at another gateway, before a failure is visible; 0: each is one
 	first   int   // number of the first event: those of loads on one store must differ, or they are the same event
+
+	rest time.Duration // after a refusal; 0 means 20 ms
 }
 
 // load posts events at a rate, each again until it is accepted, at the next gateway of a fleet: a source's part of the promise.
@@ -162,6 +164,9 @@ type load struct {
 func startLoad(t testing.TB, f *fleet, cfg loadConfig) *load {
 	if cfg.writers == 0 {
 		cfg.writers = 32
+	}
+	if cfg.rest == 0 {
+		cfg.rest = 20 * time.Millisecond
 	}
 	l := &load{cfg: cfg, fleet: f, poster: newPoster(t), ids: map[string]stored{}, refusals: map[string]int{}, given: make(chan struct{})}
 	l.poster.client.Transport.(*http.Transport).MaxIdleConnsPerHost = cfg.writers
@@ -221,7 +226,7 @@ func (l *load) post(n int, due time.Time) {
 			l.visible.Add(1)
 		}
 		select {
-		case <-time.After(20 * time.Millisecond):
+		case <-time.After(l.cfg.rest):
 		case <-l.given:
 			return
 		}
@@ -322,6 +327,18 @@ func (l *load) timesTo(bot *recorder, from, to time.Time) []time.Duration {
 	}
 	slices.Sort(times)
 	return times
+}
+
+// acceptedBetween counts what was accepted in a stretch of time.
+func (l *load) acceptedBetween(from, to time.Time) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range l.ids {
+		if e.accepted.After(from) && e.accepted.Before(to) {
+			n++
+		}
+	}
+	return n
 }
 
 // nothingLost requires that a bot saw everything that was accepted, under one id, and nothing else.
