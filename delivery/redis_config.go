@@ -39,17 +39,43 @@ type Config struct {
 func (c *Carrier) wakeLoop(ctx context.Context) {
 	sub := c.store.client.Subscribe(ctx, "pg:wake:"+c.cfg.Replica)
 	defer sub.Close()
-	ch := sub.Channel()
+	ch := sub.ChannelWithSubscriptions()
 	for {
 		select {
 		case <-ctx.Done():
+			unsubscribe(context.WithoutCancel(ctx), sub, ch)
 			return
 		case m, ok := <-ch:
 			if !ok {
 				return
 			}
-			if id, err := parseMember(m.Payload); err == nil {
-				c.wake(id)
+			if m, ok := m.(*redis.Message); ok {
+				if id, err := parseMember(m.Payload); err == nil {
+					c.wake(id)
+				}
+			}
+		}
+	}
+}
+
+// unsubscribeTime is how long the store may take to confirm that a replica listens no more.
+const unsubscribeTime = 500 * time.Millisecond
+
+// unsubscribe ends what a replica listens to, and waits until the store has it so: gateways are counted by what is listened to, and the end of
+// a connection is noticed some time later.
+func unsubscribe(ctx context.Context, sub *redis.PubSub, ch <-chan any) {
+	ctx, cancel := context.WithTimeout(ctx, unsubscribeTime)
+	defer cancel()
+	if sub.Unsubscribe(ctx) != nil {
+		return
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case m, ok := <-ch:
+			if s, is := m.(*redis.Subscription); !ok || is && s.Kind == "unsubscribe" {
+				return
 			}
 		}
 	}
