@@ -19,7 +19,7 @@
 //
 // # Routes
 //
-// All paths but those of the probes begin with /bots/v3 and need a bearer token. A token's company is the only one that it can see:
+// All paths but those written out begin with /bots/v3 and need a bearer token. A token's company is the only one that it can see:
 // what belongs to another looks as if it did not exist. A bot's token is good for its own app ID, and 403 is the answer elsewhere.
 //
 //	POST   events                                            admin, source   one event, an array, or one per line: 202
@@ -37,21 +37,26 @@
 //	GET    request/{id}                                      admin, bot      one record; its payload is JSON
 //	POST   request/{id}/redeliver                            admin, bot      the same delivery once more: 202
 //	GET    request/appId/{a}?from=1d&state=ERROR&origin=BOT  admin, bot      records; their payloads are strings
+//	PUT    tokens/appId/{a}                                  bot             refresh its token: the old one stays good for 10 minutes
+//	DELETE tokens/appId/{a}                                  admin, bot      revoke it
 //	GET    handoffs, notices ?appId= &limit=                 admin, bot      newest first
 //	GET    audit ?from= &limit= &before= &appId=             admin           who did what, newest first
 //	PUT    tag, tag/remove, note, priority, workqueue,       admin, bot      passed on to the platform, not in MAINTENANCE
 //	       resolve, authors, authors/attributes
 //	POST   respond, form                                     admin, bot      the same, only for a LIVE bot that owns the conversation
 //	GET    /openapi.yaml                                     anybody         all of this, as OpenAPI 3.1
+//	POST   /api/v2/tokens/khorosapi/ownerId/{a}              by password     make the bot's one token, for 90 days: 409 if there is one
+//	GET    the same                                          by password     that token
 //	GET    /healthz, /readyz                                 anybody         on both listeners; /metrics on that for operators
 //
 // # Errors
 //
-// One table, faults, leads from errors to answers. There are four envelopes, each with the request id:
+// One table, faults, leads from errors to answers. There are four envelopes, each with the request id, and one of an older API:
 //
 //	{"error":{"messages":[…]},"requestId":…}     in general
 //	{"error":{"message":…},"requestId":…}        404 of registrations
 //	{"error":{"message":"Unauthorized","requestId":…}}   401
+//	{"status":"fail","message":…}                /api/v2; 400 of a token that is revoked is {}
 //	{"errors":[…],"requestId":…}                 400, 409 and 422 of a registration that is written; 500 of a deletion
 //
 //	400  a body, a path or a query that is not understood     413  a body over 8 MiB, more than 1,000 events
@@ -59,6 +64,7 @@
 //	403  scope, another bot, mode, ownership                  500  our own fault: constant words, one line in the log
 //	404  it does not exist, or is another company's           501  no platform is set
 //	405  another method                                       502  the platform did not answer
+//	429  more requests than the token is good for, or too many wrong passwords: Retry-After
 //	408  the body did not arrive in time                      503  the store is away or full, or too many bytes come in: Retry-After
 //	409  it exists; another is LIVE; ten there are; control has changed; a delivery is under way, or its bot in MAINTENANCE
 //	410  a delivery whose payload, or whose registration, is there no more
@@ -87,8 +93,18 @@
 //     keys had names are held against every key.
 //   - Handlers do not see echo: version 4 gets fixes until 2026-12-31, and the step to version 5 is to change router.go.
 //   - Signing uses a key derived from the one given (HKDF), so that a token never tells anything of other uses of that secret.
-//   - Tokens found good are remembered by their digest until they end: verifying one costs half of what an event costs here. A list of
-//     revoked tokens, should there be one, must be asked after that.
+//   - Tokens found good are remembered by their digest until they end: verifying one costs half of what an event costs here. The list of
+//     revoked tokens is asked after that, for each request.
+//   - The list of revoked tokens lies in Redis, each entry until its token ends; every gateway has a copy and looks for more four times a
+//     second. One that cannot read it goes on for a minute, and then answers 503 to every token until it can: most of what a token is good
+//     for needs the same store, and nothing can be revoked while that is away. A store that lost the list is told it again by every gateway.
+//   - Tokens end by the store's clock. That of the machine counts only until the store has been heard once.
+//   - A bot's token made here is nowhere kept: what is kept of it, its id, its times and the name of its key, makes the same one again.
+//   - PUT of the same token again is answered with the same new one, so that a bot can repeat a call whose answer was lost.
+//   - Ten wrong passwords for one name, over all gateways, and then one every six seconds; who guesses locks that administrator out, too, for
+//     as long. Two passwords are looked at at once in each gateway.
+//   - The allowance of a token is kept in Redis; gateways borrow parts of a fiftieth of a second ahead of need, so that a request costs no
+//     round trip. Each may be off by one such part. Without the store the limit holds for each gateway by itself.
 //   - The request id of a call by a bot is that of its record, so that it can be looked up; of every other call it is a UUID.
 //   - 400 and 409 of a written registration use the envelope of its 422: the API documents one shape for all 4xx of that call.
 //   - An event over 256 KiB is its own fault (422), since the others of its request may be stored; a body over 8 MiB is 413.

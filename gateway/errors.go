@@ -24,6 +24,9 @@ var (
 	errBusy         = errors.New("too much is being taken in at once, try again")
 	errNoPlatform   = errors.New("no platform is set for this gateway: it cannot pass this call on (--platform-url)")
 	errNoReceipt    = errors.New("no receipt was given for the event") // a fault of our own
+	errLimited      = errors.New("too many requests, try again later")
+	errNoToken      = errors.New("no token exists")
+	errTokenExists  = errors.New("a token already exists")
 	errPlatform     = errors.New("the platform did not answer, try again")
 )
 
@@ -36,17 +39,21 @@ const (
 	reading          // of registrations
 	writing          // of registrations
 	deleting         // of registrations
+	issuing          // of tokens, in the manner of the older API
+	ending           // of tokens
 )
 
 // envelope is the shape of an error on the wire; each also carries the request id.
 type envelope int
 
-// The four envelopes of the API.
+// The envelopes of the API.
 const (
 	manyMessages envelope = iota // {"error":{"messages":[…]},"requestId":…}
 	oneMessage                   // {"error":{"message":…},"requestId":…}
 	unauthorized                 // {"error":{"message":…,"requestId":…}}
 	plainErrors                  // {"errors":[…],"requestId":…}
+	failStatus                   // {"status":"fail","message":…}, of the older API
+	nothing                      // {}
 )
 
 // fault is one row of the error table: this error, in this dialect (general: in any), is answered so.
@@ -61,6 +68,10 @@ type fault struct {
 // faults is the one table from errors to answers. The first row that fits counts; what fits none is our own fault: 500.
 var faults = []fault{
 	{err: errUnauthorized, status: http.StatusUnauthorized, envelope: unauthorized, words: "Unauthorized"},
+	{err: errLimited, status: http.StatusTooManyRequests},
+	{err: errNoToken, in: ending, status: http.StatusBadRequest, envelope: nothing},
+	{err: errNoToken, status: http.StatusNotFound},
+	{err: errTokenExists, status: http.StatusConflict},
 	{err: errForbidden, status: http.StatusForbidden},
 	{err: errNotOwner, status: http.StatusForbidden},
 	{err: errMode, status: http.StatusForbidden},
@@ -95,8 +106,17 @@ var faults = []fault{
 	{err: context.Canceled, status: http.StatusServiceUnavailable, words: delivery.ErrUnavailable.Error()},
 }
 
-// faultFor returns the row of an error, with the words that the caller reads.
+// faultFor returns the row of an error, with the words that the caller reads. The older API has one envelope for all errors.
 func faultFor(err error, in dialect) (fault, []string) {
+	f, words := rowFor(err, in)
+	if in == issuing {
+		f.envelope = failStatus
+	}
+	return f, words
+}
+
+// rowFor finds the row of an error.
+func rowFor(err error, in dialect) (fault, []string) {
 	var invalid *delivery.ValidationError
 	if errors.As(err, &invalid) {
 		return fault{err: err, status: http.StatusUnprocessableEntity, envelope: plainErrors}, invalid.Problems
@@ -163,6 +183,10 @@ func (e envelope) body(words []string, requestID string) any {
 		return map[string]any{"error": map[string]any{"message": strings.Join(words, "; ")}, "requestId": requestID}
 	case unauthorized:
 		return map[string]any{"error": map[string]any{"message": strings.Join(words, "; "), "requestId": requestID}}
+	case failStatus:
+		return map[string]any{"status": "fail", "message": strings.Join(words, "; ")}
+	case nothing:
+		return struct{}{}
 	case plainErrors:
 		return map[string]any{"errors": words, "requestId": requestID}
 	default:

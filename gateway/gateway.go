@@ -26,6 +26,7 @@ const (
 type Config struct {
 	Carrier   Carrier
 	Tokens    *Tokens
+	Access    *Access                             // nil: no token is known to be revoked, none is limited, and none is made here
 	Platform  Platform                            // nil: calls to be passed on are answered with 501
 	Metrics   Gatherer                            // nil: the ops listener has no /metrics
 	Tier      func() string                       // the durability tier that /readyz names; nil: "unknown"
@@ -130,6 +131,11 @@ func (g *Gateway) getReadyz(ctx context.Context, c *call) (answer, error) {
 	missing, warnings := g.Concerns()
 	if g.draining.Load() {
 		missing = append(missing, "draining: this gateway is about to stop")
+	}
+	if g.Access != nil {
+		if concern := g.Access.concern(); concern != "" {
+			missing = append(missing, concern)
+		}
 	}
 	store := g.Carrier.Store()
 	if err := g.Carrier.Ready(ctx); err != nil {

@@ -36,6 +36,7 @@ func TestTranscriptsHoldForTheRealCarrier(t *testing.T) {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
 			carrier := newCarrier(t)
 			s := newStage(t, func(c *gateway.Config) { c.Carrier = carrier })
+			require.NoError(t, s.access.Store.AddAdministrator(t.Context(), "ops", "acme", adminPassword))
 			RunTranscript(t, file, Target{Handler: s.gateway.Handler(), Tokens: s.tokens})
 		})
 	}

@@ -17,6 +17,9 @@ type Route struct {
 	patient bool // it lists much, or waits for the platform
 }
 
+// byPassword says that administrators call it, by name and password, and not the bearers of tokens.
+func (r Route) byPassword() bool { return r.in == issuing }
+
 // handler answers one call. The gateway has read the body, checked the token and its scope; it writes the answer or the error.
 type handler func(g *Gateway, ctx context.Context, c *call) (answer, error)
 
@@ -34,6 +37,7 @@ func Routes() []Route {
 
 		entity = "/network/:networkKey/externalId/:externalId"
 		app    = entity + "/appId/:appId"
+		owner  = "/api/v2/tokens/khorosapi/ownerId/:appId"
 	)
 	return append(opsRoutes(), []Route{
 		{get, "/openapi.yaml", "openapi", nil, general, (*Gateway).getOpenAPI, false},
@@ -68,6 +72,11 @@ func Routes() []Route {
 		{put, "/bots/v3/resolve", "resolve", bots, general, (*Gateway).act, true},
 		{put, "/bots/v3/authors", "authors", bots, general, (*Gateway).act, true},
 		{put, "/bots/v3/authors/attributes", "authors_attributes", bots, general, (*Gateway).act, true},
+		{post, owner, "token_create", admins, issuing, (*Gateway).postToken, true},
+		{get, owner, "token", admins, issuing, (*Gateway).getToken, true},
+		{put, "/bots/v3/tokens/appId/:appId", "token_refresh", []Scope{ScopeBot}, general, (*Gateway).putToken, false},
+		{del, "/bots/v3/tokens/appId/:appId", "token_revoke", bots, ending, (*Gateway).deleteToken, false},
+
 		{post, "/bots/v3/respond", "respond", bots, general, (*Gateway).speak, true},
 		{post, "/bots/v3/form", "form", bots, general, (*Gateway).speak, true},
 	}...)

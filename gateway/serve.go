@@ -29,7 +29,7 @@ const requestIDHeader = "x-amzn-RequestId"
 
 // call is one request as a handler sees it.
 type call struct {
-	Claims           // of its token
+	bearer           // of its token
 	admin     string // the administrator who makes it, if it is not made with a token
 	requestID string
 	path      string
@@ -97,25 +97,43 @@ func (g *Gateway) ask(w http.ResponseWriter, req *http.Request, r Route, c *call
 	return r.handle(g, ctx, c)
 }
 
-// admit checks the bearer token of a request and its scope.
+// admit checks who makes a request, whether the route is open to it, and whether it has not asked for too much.
 func (g *Gateway) admit(req *http.Request, r Route, c *call) error {
 	if len(r.Scopes) == 0 {
 		return nil
+	}
+	if r.byPassword() {
+		return g.admitAdministrator(req, c)
 	}
 	kind, token, _ := strings.Cut(req.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(kind, "Bearer") {
 		return errUnauthorized
 	}
-	claims, err := g.Tokens.Verify(strings.TrimSpace(token))
+	now := g.now()
+	b, err := g.Tokens.verify(strings.TrimSpace(token), now)
 	if err != nil {
 		return errUnauthorized
 	}
-	c.Claims = claims
-	if slices.Contains(r.Scopes, claims.Scope) {
+	if g.Access != nil {
+		switch err := g.Access.admits(b.name, now); {
+		case errors.Is(err, ErrToken):
+			return errUnauthorized
+		case err != nil:
+			return err
+		}
+		if over := g.Access.rates.take(req.Context(), b.name); over != nil {
+			return over
+		}
+	}
+	c.bearer = b
+	if slices.Contains(r.Scopes, b.Scope) {
 		return nil
 	}
 	return errForbidden
 }
+
+// now is the store's time.
+func (g *Gateway) now() time.Time { return g.Carrier.Outbox().Now() }
 
 // readBody reads the whole body, at most bodyLimit bytes.
 func readBody(w http.ResponseWriter, req *http.Request, in *body) ([]byte, error) {
@@ -165,10 +183,15 @@ func (g *Gateway) refuse(err error, r Route, c *call) answer {
 	case f.status == http.StatusInternalServerError:
 		g.Log.Error("request failed", "route", r.Name, "requestId", c.requestID, "err", err)
 	}
-	switch f.status {
-	case http.StatusServiceUnavailable:
+	var over *limited
+	switch {
+	case errors.As(err, &over):
+		a.header.Set("Retry-After", strconv.FormatInt(over.seconds(), 10))
+	case f.status == http.StatusServiceUnavailable:
 		a.header.Set("Retry-After", "1")
-	case http.StatusUnauthorized:
+	case f.status == http.StatusUnauthorized && r.byPassword():
+		a.header.Set("WWW-Authenticate", `Basic realm="pulsegate", charset="UTF-8"`)
+	case f.status == http.StatusUnauthorized:
 		a.header.Set("WWW-Authenticate", "Bearer")
 	}
 	return a

@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -25,6 +26,7 @@ type stage struct {
 	gateway *gateway.Gateway
 	carrier *fakeCarrier
 	tokens  *gateway.Tokens
+	access  *gateway.Access
 	log     *bytes.Buffer
 }
 
@@ -42,10 +44,35 @@ func newStage(t testing.TB, change ...func(*gateway.Config)) *stage {
 	for _, c := range change {
 		c(&cfg)
 	}
+	if cfg.Access == nil {
+		cfg.Access = newAccess(t, gateway.AccessConfig{})
+	}
+	s.access = cfg.Access
 	s.gateway, err = gateway.New(cfg)
 	require.NoError(t, err)
 	registry.MustRegister(s.gateway)
 	return s
+}
+
+// adminPassword is that of the administrators of the tests.
+const adminPassword = "correct horse battery"
+
+// newAccess is an Access over a store in the process, which has read its list once.
+func newAccess(t testing.TB, cfg gateway.AccessConfig) *gateway.Access {
+	t.Helper()
+	if cfg.Store == nil {
+		_, client := bubbleStore(t)
+		cfg.Store = gateway.NewAccessStore(client)
+	}
+	access, err := gateway.NewAccess(cfg)
+	require.NoError(t, err)
+	require.NoError(t, access.Sync(t.Context()))
+	return access
+}
+
+// basic are the credentials of an administrator, as a header has them.
+func basic(name, password string) string {
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(name+":"+password))
 }
 
 // as is a token; who is company or company/app.

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -98,65 +99,118 @@ func NewTokens(keys ...[]byte) (*Tokens, error) {
 	}
 	t.parser = jwt.NewParser(
 		jwt.WithValidMethods([]string{jwt.SigningMethodHS512.Alg()}),
-		jwt.WithIssuer(tokenParty),
-		jwt.WithAudience(tokenParty),
-		jwt.WithExpirationRequired(),
-		jwt.WithIssuedAt(),
-		jwt.WithLeeway(tokenLeeway),
 		jwt.WithStrictDecoding(),
+		jwt.WithoutClaimsValidation(), // read does that, by another clock
 	)
 	return t, nil
 }
 
 // Sign returns a token that says c and is good for ttl from now. Claims that do not go together are an error.
 func (t *Tokens) Sign(c Claims, ttl time.Duration) (string, error) {
-	if err := c.check(); err != nil {
-		return "", fmt.Errorf("sign token: %w", err)
-	}
 	if ttl <= 0 {
 		return "", errors.New("sign token: time to live must be positive")
 	}
 	if c.ID == "" {
 		c.ID = uuid.NewString()
 	}
-	now := time.Now()
+	c.Issued = time.Now()
+	c.Expires = c.Issued.Add(ttl)
+	return t.signWith(t.ring[0].id, c)
+}
+
+// signWith returns the token that says c, signed by the key of a name. The same claims and key always make the same token.
+func (t *Tokens) signWith(id string, c Claims) (string, error) {
+	if err := c.check(); err != nil {
+		return "", fmt.Errorf("sign token: %w", err)
+	}
+	key := t.key(id)
+	if key == nil {
+		return "", fmt.Errorf("sign token: key %s is not in the ring", id)
+	}
 	token := jwt.NewWithClaims(jwt.SigningMethodHS512, wireClaims{
 		CompanyKey: c.CompanyKey, AppID: c.AppID, Scope: c.Scope,
 		RegisteredClaims: jwt.RegisteredClaims{
 			Issuer: tokenParty, Audience: jwt.ClaimStrings{tokenParty}, ID: c.ID,
-			IssuedAt: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(now.Add(ttl)),
+			IssuedAt: jwt.NewNumericDate(c.Issued), ExpiresAt: jwt.NewNumericDate(c.Expires),
 		},
 	})
-	token.Header["kid"] = t.ring[0].id
-	text, err := token.SignedString(t.ring[0].key)
+	token.Header["kid"] = id
+	text, err := token.SignedString(key)
 	if err != nil {
 		return "", fmt.Errorf("sign token: %w", err)
 	}
 	return text, nil
 }
 
-// Verify returns what a token says, or an error that wraps ErrToken and holds nothing of the token.
+// key is the key of a name; nil when the ring has none.
+func (t *Tokens) key(id string) []byte {
+	for _, k := range t.ring {
+		if k.id == id {
+			return k.key
+		}
+	}
+	return nil
+}
+
+// keyNames are the names of all keys, with blanks between.
+func (t *Tokens) keyNames() string {
+	names := make([]string, len(t.ring))
+	for i, k := range t.ring {
+		names[i] = k.id
+	}
+	return strings.Join(names, " ")
+}
+
+// Verify returns what a token says, or an error that wraps ErrToken and holds nothing of the token. Whether it was revoked, it does not know.
 func (t *Tokens) Verify(token string) (Claims, error) {
+	b, err := t.verify(token, time.Now())
+	return b.Claims, err
+}
+
+// bearer is what is known of who has a token.
+type bearer struct {
+	Claims
+	name tokenName
+}
+
+// verify is Verify at the time of the store's clock: that of this machine may be wrong.
+func (t *Tokens) verify(token string, now time.Time) (bearer, error) {
 	if len(token) > tokenLimit {
-		return Claims{}, fmt.Errorf("verify token: %w", ErrToken)
+		return bearer{}, fmt.Errorf("verify token: %w", ErrToken)
 	}
 	digest := sha256.Sum256([]byte(token))
-	if c, ok := t.seen.find(digest, time.Now()); ok {
-		return c, nil
+	if b, ok := t.seen.find(digest, now); ok {
+		return b, nil
 	}
+	b, err := t.read(token, now)
+	if err != nil {
+		return bearer{}, fmt.Errorf("verify token: %w", ErrToken)
+	}
+	t.seen.keep(digest, b)
+	return b, nil
+}
+
+// read reads a token that nobody has shown lately.
+func (t *Tokens) read(token string, now time.Time) (bearer, error) {
 	var w wireClaims
 	if _, err := t.parser.ParseWithClaims(token, &w, t.keyFor); err != nil {
-		return Claims{}, fmt.Errorf("verify token: %w", ErrToken)
+		return bearer{}, err
+	}
+	if err := jwt.NewValidator(append(claimRules(), jwt.WithTimeFunc(func() time.Time { return now }))...).Validate(w); err != nil {
+		return bearer{}, err
 	}
 	c := Claims{CompanyKey: w.CompanyKey, Scope: w.Scope, AppID: w.AppID, ID: w.ID, Expires: w.ExpiresAt.Time}
 	if w.IssuedAt != nil {
 		c.Issued = w.IssuedAt.Time
 	}
-	if c.check() != nil {
-		return Claims{}, fmt.Errorf("verify token: %w", ErrToken)
+	return bearer{Claims: c, name: nameToken(tokenParty, c.ID)}, c.check()
+}
+
+// claimRules are what the claims of our own tokens are held against.
+func claimRules() []jwt.ParserOption {
+	return []jwt.ParserOption{
+		jwt.WithIssuer(tokenParty), jwt.WithAudience(tokenParty), jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithLeeway(tokenLeeway),
 	}
-	t.seen.keep(digest, c)
-	return c, nil
 }
 
 // keyFor is the key that a token names, which must be one of the ring, to the letter. Tokens made before keys had names name none, and
@@ -173,9 +227,9 @@ func (t *Tokens) keyFor(token *jwt.Token) (any, error) {
 		}
 		return all, nil
 	}
-	for _, k := range t.ring {
-		if named == k.id {
-			return k.key, nil
+	if id, ok := named.(string); ok {
+		if key := t.key(id); key != nil {
+			return key, nil
 		}
 	}
 	return nil, ErrToken

@@ -10,30 +10,31 @@ import (
 const cacheSize = 4096
 
 // cache remembers tokens that were found good, by their digest, so that a bearer's next request costs a digest instead of a signature
-// and its JSON. Only what a token says and when it ends matters to whether it is good, and a hit checks the end again.
+// and its JSON. Only what a token says and when it ends matters here, and a hit checks the end again; whether it was revoked is asked after
+// that, of the list of those that were, so that nothing here can outlive a revocation.
 type cache struct {
 	mu   sync.Mutex
-	good map[[sha256.Size]byte]Claims
+	good map[[sha256.Size]byte]bearer
 }
 
 // find returns the claims of a token that was found good and has not ended since.
-func (c *cache) find(key [sha256.Size]byte, now time.Time) (Claims, bool) {
+func (c *cache) find(key [sha256.Size]byte, now time.Time) (bearer, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	claims, ok := c.good[key]
-	if ok && !now.Before(claims.Expires.Add(tokenLeeway)) {
+	b, ok := c.good[key]
+	if ok && !now.Before(b.Expires.Add(tokenLeeway)) {
 		delete(c.good, key)
-		return Claims{}, false
+		return bearer{}, false
 	}
-	return claims, ok
+	return b, ok
 }
 
 // keep remembers a good token.
-func (c *cache) keep(key [sha256.Size]byte, claims Claims) {
+func (c *cache) keep(key [sha256.Size]byte, b bearer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.good == nil || len(c.good) >= cacheSize {
-		c.good = map[[sha256.Size]byte]Claims{}
+		c.good = map[[sha256.Size]byte]bearer{}
 	}
-	c.good[key] = claims
+	c.good[key] = b
 }

@@ -196,6 +196,10 @@ func CheckAnswer(t testing.TB, res *httptest.ResponseRecorder, where string) {
 		return
 	}
 	require.Equal(t, "application/json; charset=utf-8", res.Header().Get("Content-Type"), where)
+	if older := strings.Contains(where, "/api/v2/"); older || strings.HasPrefix(where, "DELETE /bots/v3/tokens/") && strings.TrimSpace(res.Body.String()) == "{}" {
+		require.Equal(t, older, strings.Contains(res.Body.String(), `"status"`), where)
+		return // these have no room for it
+	}
 	var body struct {
 		RequestID string          `json:"requestId"`
 		Error     json.RawMessage `json:"error"`
@@ -332,6 +336,7 @@ func TestTranscripts(t *testing.T) {
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
 			s := newStage(t)
+			require.NoError(t, s.access.Store.AddAdministrator(t.Context(), "ops", "acme", adminPassword))
 			RunTranscript(t, file, Target{Handler: s.gateway.Handler(), Tokens: s.tokens})
 		})
 	}

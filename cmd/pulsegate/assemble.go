@@ -34,6 +34,7 @@ type instance struct {
 	api, ops net.Listener
 	carrier  *delivery.Carrier
 	notifier *notify.Notifier
+	access   *gateway.Access
 	gateway  *gateway.Gateway
 	tiers    *tierWatch
 	platform *notify.Platform // nil: none
@@ -179,10 +180,14 @@ func (i *instance) newGateway() (*gateway.Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
+	if i.access, err = i.newAccess(); err != nil {
+		return nil, err
+	}
 	registry := prometheus.NewRegistry()
 	cfg := gateway.Config{
 		Carrier:   i.carrier,
 		Tokens:    tokens,
+		Access:    i.access,
 		BodyBytes: i.IngestBytes,
 		Metrics:   registry,
 		Tier:      i.tiers.tier, Concerns: i.tiers.concerns,
@@ -198,11 +203,28 @@ func (i *instance) newGateway() (*gateway.Gateway, error) {
 	return g, registerMetrics(registry, i.tiers, i.carrier, i.notifier, g)
 }
 
+// newAccess knows what was revoked already; when the store is away, no token is believed until it is back.
+func (i *instance) newAccess() (*gateway.Access, error) {
+	access, err := gateway.NewAccess(gateway.AccessConfig{
+		Store: gateway.NewAccessStore(i.store.client),
+		Rate:  gateway.Rate{PerSecond: i.TokenRate, Burst: cmp.Or(i.TokenBurst, max(1, int(min(2*i.TokenRate, 1e9))))},
+		Log:   i.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := access.Sync(context.Background()); err != nil {
+		i.log.Warn("the list of revoked tokens cannot be read yet", "error", err)
+	}
+	return access, nil
+}
+
 // run starts everything, calls ready, and serves until the context ends or a part fails. Then it stops: not ready first, after a
 // short grace the API, then what carries, what tells, and the store.
 func (i *instance) run(ctx context.Context, ready func()) error {
 	i.serve("operations", 3*time.Second, i.ops, i.gateway.OpsHandler())
 	i.work("durability", 3*time.Second, i.tiers.Run)
+	i.work("tokens", 5*time.Second, i.access.Run)
 	i.work("notices", 30*time.Second, i.notifier.Run)
 	i.work("delivery", 60*time.Second, i.carrier.Run)
 	i.serve("API", 15*time.Second, i.api, i.gateway.Handler())

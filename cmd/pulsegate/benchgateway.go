@@ -30,7 +30,7 @@ func benchToken(data string) (string, error) {
 func (b *benchStore) startGateway(errs io.Writer, settings ...string) (*part, string, error) {
 	p, err := launch(partGateway, errs, append([]string{
 		"serve", "--listen", "127.0.0.1:0", "--ops-listen", "127.0.0.1:0", "--data", b.data, "--allow-callback", "loopback", "--allow-http",
-		"--log-level", "error", "--drain-grace", "0s",
+		"--log-level", "error", "--drain-grace", "0s", "--token-rate", "0",
 	}, settings...)...)
 	if err != nil {
 		return nil, "", err

@@ -9,7 +9,8 @@ import (
 // commandLine is every command and every flag; --help prints it.
 type commandLine struct {
 	Serve  serveCommand  `cmd:"" help:"Run the gateway."`
-	Token  tokenCommand  `cmd:"" help:"Make a token with the key file and print it, alone."`
+	Token  tokenCommands `cmd:"" help:"Make tokens with the key file, and revoke them."`
+	Admin  adminCommands `cmd:"" help:"Manage who may make the tokens of bots by name and password."`
 	Bot    botCommand    `cmd:"" help:"Run a sample bot that prints what it gets."`
 	Demo   demoCommand   `cmd:"" help:"Watch three bots, one of them dying, in half a minute; ends by itself."`
 	Bench  benchCommands `cmd:"" help:"Measure the gateway on this machine; ends by itself."`

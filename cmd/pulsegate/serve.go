@@ -35,6 +35,8 @@ type serveCommand struct {
 	QueueEvents       int64         `help:"Events that may wait for one registration." default:"100000"`
 	QueueBytes        int64         `help:"Bytes of events that may wait for one registration." default:"268435456"`
 	IngestBytes       int64         `help:"Bytes of request bodies in memory at once; what comes on top is answered 503 with Retry-After." default:"67108864"`
+	TokenRate         float64       `help:"Requests a second that one token is good for, over all gateways; 0: no limit. More are answered 429 with Retry-After." default:"20000"`
+	TokenBurst        int           `help:"Requests that one token is good for at once after a rest. Default: those of two seconds."`
 	HoldTime          time.Duration `help:"How long an event is held for a bot that is DOWN, where its registration holds events and sets no timeToLiveMs." default:"24h"`
 	AllowCallback     []string      `help:"Private addresses that callbacks may reach, as a CIDR or the word loopback; repeatable." placeholder:"CIDR"`
 	CallbackCA        string        `help:"File of PEM certificates that callbacks are trusted by, beside this machine's." name:"callback-ca" placeholder:"FILE"`
@@ -104,6 +106,10 @@ func (c serveCommand) checkRules() error {
 		return wrongSetting("--ingest-bytes %d: must be at least 8388608, which is one body", c.IngestBytes)
 	case c.InFlight < 16 || c.InFlight > 1_000_000:
 		return wrongSetting("--in-flight %d: must be from 16 to 1000000", c.InFlight)
+	case c.TokenRate < 0 || c.TokenRate > 1e9 || c.TokenRate > 0 && c.TokenRate < 0.001:
+		return wrongSetting("--token-rate %v: must be from 0.001 to 1000000000, or 0", c.TokenRate)
+	case c.TokenBurst < 0 || c.TokenBurst > 1e9:
+		return wrongSetting("--token-burst %d: must be from 1 to 1000000000", c.TokenBurst)
 	case c.HoldTime < time.Second || c.HoldTime > 31*24*time.Hour:
 		return wrongSetting("--hold-time %v: must be from 1s to 744h", c.HoldTime)
 	case c.MetricsRegistrations < 0 || c.MetricsRegistrations > 2000:

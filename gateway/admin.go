@@ -1,0 +1,135 @@
+package gateway
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/crypto/argon2"
+)
+
+// What a password costs: 19 MiB and two passes, which is some 30 ms of one core.
+const (
+	argonMemory = 19 << 10 // KiB
+	argonPasses = 2
+	argonLanes  = 1
+	argonSalt   = 16 // bytes
+	argonHash   = 32 // bytes
+)
+
+const (
+	passwordLeast  = 12  // characters
+	passwordMost   = 256 // bytes
+	adminNameMost  = 128 // bytes
+	hashingAtOnce  = 2   // passwords that are looked at at once, in one gateway
+	hashingWaiters = 16  // requests that wait for that
+)
+
+// adminRate is how often a password of one name may be wrong, over all gateways: ten times, then every six seconds.
+var adminRate = Rate{PerSecond: 1.0 / 6, Burst: 10}
+
+// hashPassword is the text that is kept of a password.
+func hashPassword(password string) string {
+	salt := make([]byte, argonSalt)
+	_, _ = rand.Read(salt) // never fails
+	return hashWith(password, salt)
+}
+
+func hashWith(password string, salt []byte) string {
+	sum := argon2.IDKey([]byte(password), salt, argonPasses, argonMemory, argonLanes, argonHash)
+	b64 := base64.RawStdEncoding.EncodeToString
+	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, argonMemory, argonPasses, argonLanes, b64(salt), b64(sum))
+}
+
+// matchesHash says whether a password is the one of a hash, at the same cost whatever they are.
+func matchesHash(password, hash string) bool {
+	salt := make([]byte, argonSalt)
+	if parts := strings.Split(hash, "$"); len(parts) == 6 {
+		if kept, err := base64.RawStdEncoding.DecodeString(parts[4]); err == nil {
+			salt = kept
+		}
+	}
+	return subtle.ConstantTimeCompare([]byte(hashWith(password, salt)), []byte(hash)) == 1
+}
+
+// AddAdministrator makes an administrator of a company, or gives one another password and company. The error says what is wrong with
+// the name, the company or the password.
+func (s *AccessStore) AddAdministrator(ctx context.Context, name, company, password string) error {
+	switch {
+	case name == "" || len(name) > adminNameMost || strings.ContainsRune(name, ':') || !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl):
+		return fmt.Errorf("the name must have 1 to %d bytes, and no colon or control character in it", adminNameMost)
+	case company == "" || !utf8.ValidString(company):
+		return errors.New("the company may not be empty")
+	case utf8.RuneCountInString(password) < passwordLeast || len(password) > passwordMost:
+		return fmt.Errorf("the password must have at least %d characters and at most %d bytes", passwordLeast, passwordMost)
+	}
+	return s.writeAdministrator(ctx, Administrator{Name: name, Company: company, Hash: hashPassword(password), Since: time.Now().UTC().Truncate(time.Second)})
+}
+
+// administrators checks passwords. It looks at a few at a time, so that guessing costs no more than that of the machine, and makes
+// whoever guesses at one name wait. Safe for concurrent use.
+type administrators struct {
+	store   *AccessStore
+	hashing chan struct{} // holds a place for each that is looked at
+	waiting chan struct{} // and for each that waits
+}
+
+func newAdministrators(store *AccessStore) *administrators {
+	return &administrators{store: store, hashing: make(chan struct{}, hashingAtOnce), waiting: make(chan struct{}, hashingWaiters)}
+}
+
+// company returns the company of an administrator, or errUnauthorized when name and password do not go together, or an error that says
+// in how long to try again. An unknown name costs what a wrong password does.
+func (a *administrators) company(ctx context.Context, name, password string) (string, error) {
+	if name == "" || len(name) > adminNameMost || len(password) > passwordMost || !utf8.ValidString(name) {
+		return "", errUnauthorized
+	}
+	// A place in the allowance is taken before the password is looked at, else many at once would all be looked at, and given back when it is right.
+	key := arrivalKey("admin", nameToken("administrator", name))
+	lent, wait, err := a.store.lease(ctx, key, adminRate, 0, 1)
+	switch {
+	case err != nil:
+		return "", err
+	case lent == 0:
+		return "", &limited{wait: wait}
+	}
+	known, ok, err := a.store.administrator(ctx, name)
+	if err != nil {
+		return "", err
+	}
+	good, err := a.matches(ctx, password, known.Hash)
+	if err != nil {
+		return "", err
+	}
+	if !ok || !good {
+		return "", errUnauthorized
+	}
+	if _, _, err := a.store.lease(ctx, key, adminRate, -1, 0); err != nil {
+		return "", err
+	}
+	return known.Company, nil
+}
+
+// matches looks at a password, when it is its turn.
+func (a *administrators) matches(ctx context.Context, password, hash string) (bool, error) {
+	select {
+	case a.waiting <- struct{}{}:
+		defer func() { <-a.waiting }()
+	default:
+		return false, &limited{wait: time.Second}
+	}
+	select {
+	case a.hashing <- struct{}{}:
+		defer func() { <-a.hashing }()
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+	return matchesHash(password, hash), nil
+}
