@@ -29,6 +29,7 @@ type Carrier struct {
 	log     *slog.Logger
 	slots   *slots        // tries at once
 	signal  chan struct{} // something was put into the outbox
+	renewed chan struct{} // the ring of sealing keys has changed
 	metrics *metrics
 	ahead   readAhead
 	turns   turns
@@ -83,7 +84,7 @@ func New(cfg Config) (*Carrier, error) {
 	}
 	c := &Carrier{
 		cfg: cfg, store: newStore(cfg), views: newViews(viewsBytes), guard: newGuard(cfg.Guard), log: cfg.Log,
-		slots: newSlots(cfg.InFlight), signal: make(chan struct{}, 1), lanes: map[RegID]*lane{}, metrics: newMetrics(),
+		slots: newSlots(cfg.InFlight), signal: make(chan struct{}, 1), renewed: make(chan struct{}, 1), lanes: map[RegID]*lane{}, metrics: newMetrics(),
 	}
 	c.turns.most = int64(orDefault(cfg.Lanes, lanesMost))
 	c.books = newBookkeeper(c.store, orDefault(cfg.MetricsRegistrations, booksDefault), c.log)

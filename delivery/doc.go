@@ -129,5 +129,8 @@
 //     the company's slot, not the entity's, so that a company's trail is one list; that costs a change two round trips.
 //   - Whether a store has lost something is looked at twice a second, but closely only while somebody has work, or had since, and every 8 s:
 //     otherwise two questions about all shards tell enough.
+//   - A gateway tells which sealing keys it has by the name of a channel that it listens to: the server forgets that with its connection, and
+//     nobody has to write it again and again. pg:key names the keys that every gateway must have; a ring without them is refused, at the start
+//     and later. Sealing anew changes no version: what a registration says is the same, and nobody reads it again for it.
 //   - An emptied store is not filled again from what a replica remembers, because that may hold registrations that were deleted. It is told of.
 package delivery

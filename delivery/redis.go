@@ -106,7 +106,8 @@ func newStore(cfg Config) *store {
 	}
 }
 
-// same holds a setting to the one that the data was made with: the first gateway writes the first of ours, and any of ours will do.
+// same holds a setting to the one that the data was made with: the first gateway writes the first of ours, and every word of it must be
+// one of ours.
 func (s *store) same(ctx context.Context, key, sentence string, ours ...string) error {
 	theirs, err := s.client.Get(ctx, key).Result()
 	if errors.Is(err, redis.Nil) {
@@ -118,7 +119,7 @@ func (s *store) same(ctx context.Context, key, sentence string, ours ...string) 
 	if err != nil {
 		return unavailable("check "+key, err)
 	}
-	if !slices.Contains(ours, theirs) {
+	if slices.ContainsFunc(strings.Fields(theirs), func(word string) bool { return !slices.Contains(ours, word) }) {
 		return fmt.Errorf(sentence, theirs, strings.Join(ours, ", "))
 	}
 	return nil

@@ -154,6 +154,13 @@ func (c *views) put(e Entity, v *view) {
 	c.keep(e, v)
 }
 
+// forget empties the cache: everything is read again when it is needed.
+func (c *views) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.young, c.old, c.bytes = map[Entity]*view{}, map[Entity]*view{}, 0
+}
+
 // keep makes a view one of the young generation. The caller holds the lock.
 func (c *views) keep(e Entity, v *view) {
 	c.bytes -= c.young[e].size()
