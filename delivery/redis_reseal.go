@@ -4,6 +4,7 @@ import (
 	"context"
 	_ "embed"
 	"errors"
+	"log/slog"
 	"strings"
 	"sync"
 
@@ -19,6 +20,11 @@ const resealBatch = 100
 
 // requiredKey is a string: the ids of the sealing keys that every gateway must have, the one that the first gateway had to begin with.
 const requiredKey = "pg:key"
+
+// NewVault returns the vault of a store. The sealer's current key is the one that everything is to be sealed with.
+func NewVault(client redis.UniversalClient, sealer *Sealer, log *slog.Logger) *Vault {
+	return &Vault{newStore(Config{Client: client, Sealer: sealer, Log: log})}
+}
 
 // Required are the ids of the keys that every gateway must have, or it does not start.
 func (v *Vault) Required(ctx context.Context) ([]string, error) {

@@ -5,11 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
-
-	"github.com/redis/go-redis/v9"
 )
 
 // RenewKeys replaces the ring of sealing keys while the carrier works: the first seals from now on, all open. A ring that lacks a key that
@@ -45,11 +42,6 @@ func (c *Carrier) ringChannel() string {
 
 // Vault is the store as whoever replaces sealing keys sees it. Safe for concurrent use.
 type Vault struct{ s *store }
-
-// NewVault returns the vault of a store. The sealer's current key is the one that everything is to be sealed with.
-func NewVault(client redis.UniversalClient, sealer *Sealer, log *slog.Logger) *Vault {
-	return &Vault{newStore(Config{Client: client, Sealer: sealer, Log: log})}
-}
 
 // Sealed is what a walk through all registrations has found or done.
 type Sealed struct {
