@@ -149,7 +149,10 @@ func eventStatus(e *delivery.EventError) int {
 func wordsOf(f fault, err error) []string {
 	var own *worded
 	var store *delivery.StoreError
+	var over *limited
 	switch {
+	case errors.As(err, &over):
+		return []string{over.Error()}
 	case f.words != "":
 		return []string{f.words}
 	case errors.As(err, &own):
