@@ -37,7 +37,8 @@ type instance struct {
 	access   *gateway.Access
 	gateway  *gateway.Gateway
 	tiers    *tierWatch
-	platform *notify.Platform // nil: none
+	platform *notify.Platform     // nil: none
+	cert     *gateway.Certificate // of the API; nil: plain HTTP
 
 	failed chan error // of a part that ended by itself
 	lives  lifecycle
@@ -58,6 +59,9 @@ func assemble(a assembly) (_ *instance, err error) {
 			_ = i.lives.stop()
 		}
 	}()
+	if i.cert, err = a.certificate(a.log); err != nil {
+		return nil, err
+	}
 	if i.api, err = i.listen("API listener", a.Listen); err != nil {
 		return nil, err
 	}
@@ -222,12 +226,13 @@ func (i *instance) newAccess() (*gateway.Access, error) {
 // run starts everything, calls ready, and serves until the context ends or a part fails. Then it stops: not ready first, after a
 // short grace the API, then what carries, what tells, and the store.
 func (i *instance) run(ctx context.Context, ready func()) error {
-	i.serve("operations", 3*time.Second, i.ops, i.gateway.OpsHandler())
+	i.serve("operations", 3*time.Second, gateway.Server("", i.gateway.OpsHandler()), i.ops)
 	i.work("durability", 3*time.Second, i.tiers.Run)
 	i.work("tokens", 5*time.Second, i.access.Run)
 	i.work("notices", 30*time.Second, i.notifier.Run)
 	i.work("delivery", 60*time.Second, i.carrier.Run)
-	i.serve("API", 15*time.Second, i.api, i.gateway.Handler())
+	server, listener := i.newAPI()
+	i.serve("API", 15*time.Second, server, listener)
 	i.lives.onStop("readiness", i.DrainGrace+time.Second, func(ctx context.Context) error {
 		i.gateway.Drain()
 		pause(ctx, i.DrainGrace)
@@ -250,14 +255,26 @@ func (i *instance) run(ctx context.Context, ready func()) error {
 	return failure
 }
 
+// newAPI is the server of the API and its listener, which bounds the connections.
+func (i *instance) newAPI() (*http.Server, net.Listener) {
+	server := gateway.Server("", i.gateway.Handler())
+	if i.cert != nil {
+		server.TLSConfig = i.cert.Config()
+	}
+	return server, gateway.NewConnections(i.connections()).Guard(server, i.api)
+}
+
 // serve answers requests on a listener until it is stopped; those under way are finished within the limit.
-func (i *instance) serve(name string, limit time.Duration, listener net.Listener, handler http.Handler) {
-	server := gateway.Server("", handler)
+func (i *instance) serve(name string, limit time.Duration, server *http.Server, listener net.Listener) {
 	server.ErrorLog = slog.NewLogLogger(i.log.Handler(), slog.LevelWarn)
+	serve := server.Serve
+	if server.TLSConfig != nil {
+		serve = func(l net.Listener) error { return server.ServeTLS(l, "", "") }
+	}
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		if err := server.Serve(listener); err != http.ErrServerClosed {
+		if err := serve(listener); err != http.ErrServerClosed {
 			i.failed <- fmt.Errorf("serve %s: %w", name, err)
 		}
 	}()
@@ -293,9 +310,17 @@ func (i *instance) work(name string, limit time.Duration, loop func(context.Cont
 	})
 }
 
+// scheme is that of the API's URL.
+func (i *instance) scheme() string {
+	if i.cert != nil {
+		return "https"
+	}
+	return "http"
+}
+
 // announce prints where the gateway listens, on what it works, and how to get in.
 func (i *instance) announce(out io.Writer) {
-	_, _ = fmt.Fprintf(out, "%s%s\n", listenLine, i.api.Addr())
+	_, _ = fmt.Fprintf(out, "pulsegate listens on %s://%s\n", i.scheme(), i.api.Addr())
 	_, _ = fmt.Fprintf(out, operationsLine+"%s (/metrics, /healthz, /readyz)\n", i.ops.Addr())
 	_, _ = fmt.Fprintf(out, "store: %s; durability tier: %s\n", i.store.name, i.store.tier)
 	_, _ = fmt.Fprintf(out, "make a token: pulsegate token --key-file %s --company KEY\n", i.path())

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/pulsegate/pulsegate/delivery"
+	"github.com/pulsegate/pulsegate/gateway"
 	"github.com/pulsegate/pulsegate/health"
 )
 
@@ -20,6 +22,8 @@ import (
 type serveCommand struct {
 	Listen    string `help:"Address of the API." default:"127.0.0.1:8080"`
 	OpsListen string `help:"Address of /metrics and of the health checks." default:"127.0.0.1:9090"`
+	TLSCert   string `help:"File of the certificate chain of the API, PEM; read again when it changes. Default: plain HTTP." name:"tls-cert" placeholder:"FILE"`
+	TLSKey    string `help:"File of the key of --tls-cert, PEM." name:"tls-key" placeholder:"FILE"`
 	PublicURL string `help:"URL that people reach the gateway by, for links in mails." name:"public-url" placeholder:"URL"`
 
 	Redis          string `help:"Redis to keep everything in: redis://, rediss://, redis+cluster://h,h or redis+sentinel://h,h/master. Default: a redis-server child, or the in-process store where none is on the PATH." placeholder:"URL"`
@@ -35,6 +39,7 @@ type serveCommand struct {
 	QueueEvents       int64         `help:"Events that may wait for one registration." default:"100000"`
 	QueueBytes        int64         `help:"Bytes of events that may wait for one registration." default:"268435456"`
 	IngestBytes       int64         `help:"Bytes of request bodies in memory at once; what comes on top is answered 503 with Retry-After." default:"67108864"`
+	MaxConnections    int           `help:"Connections to the API at once, though not more than half of the files that this process may open; past that, those are closed that have waited longest for a request." default:"16384"`
 	TokenRate         float64       `help:"Requests a second that one token is good for, over all gateways; 0: no limit. More are answered 429 with Retry-After." default:"20000"`
 	TokenBurst        int           `help:"Requests that one token is good for at once after a rest. Default: those of two seconds."`
 	HoldTime          time.Duration `help:"How long an event is held for a bot that is DOWN, where its registration holds events and sets no timeToLiveMs." default:"24h"`
@@ -72,6 +77,9 @@ func (c serveCommand) checkAddresses() error {
 			return wrongSetting("%s %s: write HOST:PORT, as in 127.0.0.1:8080", flag, address)
 		}
 	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		return wrongSetting("--tls-cert and --tls-key: need each other")
+	}
 	if c.Listen == c.OpsListen && !strings.HasSuffix(c.Listen, ":0") {
 		return wrongSetting("--ops-listen %s: must differ from --listen", c.OpsListen)
 	}
@@ -106,6 +114,8 @@ func (c serveCommand) checkRules() error {
 		return wrongSetting("--ingest-bytes %d: must be at least 8388608, which is one body", c.IngestBytes)
 	case c.InFlight < 16 || c.InFlight > 1_000_000:
 		return wrongSetting("--in-flight %d: must be from 16 to 1000000", c.InFlight)
+	case c.MaxConnections < 16 || c.MaxConnections > 1_000_000:
+		return wrongSetting("--max-connections %d: must be from 16 to 1000000", c.MaxConnections)
 	case c.TokenRate < 0 || c.TokenRate > 1e9 || c.TokenRate > 0 && c.TokenRate < 0.001:
 		return wrongSetting("--token-rate %v: must be from 0.001 to 1000000000, or 0", c.TokenRate)
 	case c.TokenBurst < 0 || c.TokenBurst > 1e9:
@@ -269,7 +279,28 @@ func (c serveCommand) build(ctx context.Context, s streams, log *slog.Logger) (*
 	return assemble(assembly{serveCommand: c, keys: keys, store: store, name: openLineage(c.Data, log), log: log})
 }
 
-// listenLine begins the first line that a gateway prints; the address of its API follows.
+// connections is how many connections to the API there may be.
+func (c serveCommand) connections() int {
+	limit := cmp.Or(c.MaxConnections, 16384)
+	if files := openFiles(); files > 0 {
+		limit = min(limit, max(16, files/2))
+	}
+	return limit
+}
+
+// certificate is that of the API; nil: it is plain HTTP.
+func (c serveCommand) certificate(log *slog.Logger) (*gateway.Certificate, error) {
+	if c.TLSCert == "" {
+		return nil, nil
+	}
+	certificate, err := gateway.NewCertificate(c.TLSCert, c.TLSKey, log)
+	if err != nil {
+		return nil, wrongSetting("--tls-cert, --tls-key: %v", err)
+	}
+	return certificate, nil
+}
+
+// listenLine begins the first line that a gateway without a certificate prints; the address of its API follows.
 const listenLine = "pulsegate listens on http://"
 
 // operationsLine begins the second; the address of its operations listener follows.

@@ -26,9 +26,9 @@ TOKEN=%[2]s
 In another terminal, a bot to talk to:  pulsegate bot   (or: go run ./cmd/pulsegate bot)
 Then set TOKEN as above, and register the bot, send it an event, read its health:
 
-curl -sS -X PUT http://%[3]s/bots/v3/registrations -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{"platform":"LITHIUM","companyKey":"%[1]s","networkKey":"chat","externalId":"page-1","appId":"my-bot","name":"My bot","callbackUrl":"http://127.0.0.1:8081/","credentials":{"type":"BASIC_AUTH","identity":"me","secret":"s3cret"},"mode":"LIVE"}'
-curl -sS -X POST http://%[3]s/bots/v3/events -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{"type":"message","text":"hello","coordinate":{"companyKey":"%[1]s","networkKey":"chat","externalId":"page-1","messageId":"m-1","scope":"PRIVATE"},"author":{"id":"ann"}}'
-curl -sS http://%[3]s/bots/v3/health/appId/my-bot -H "Authorization: Bearer $TOKEN"
+curl -sS -X PUT %[4]s://%[3]s/bots/v3/registrations -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{"platform":"LITHIUM","companyKey":"%[1]s","networkKey":"chat","externalId":"page-1","appId":"my-bot","name":"My bot","callbackUrl":"http://127.0.0.1:8081/","credentials":{"type":"BASIC_AUTH","identity":"me","secret":"s3cret"},"mode":"LIVE"}'
+curl -sS -X POST %[4]s://%[3]s/bots/v3/events -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{"type":"message","text":"hello","coordinate":{"companyKey":"%[1]s","networkKey":"chat","externalId":"page-1","messageId":"m-1","scope":"PRIVATE"},"author":{"id":"ann"}}'
+curl -sS %[4]s://%[3]s/bots/v3/health/appId/my-bot -H "Authorization: Bearer $TOKEN"
 
-`, tryCompany, token, i.api.Addr())
+`, tryCompany, token, i.api.Addr(), i.scheme())
 }
