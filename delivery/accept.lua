@@ -4,18 +4,20 @@
 -- last what was sick.
 -- Commit point: the reply. A crash before it loses an event that nobody was told is stored; the source sends it again and its id
 -- makes it one. A crash after it leaves queued events with a lease that ends: whoever looks next claims them.
-local ki, ai = 0, 0
-local function K() ki = ki + 1; return KEYS[ki] end
-local function A() ai = ai + 1; return ARGV[ai] end
+local KEYS, ARGV = KEYS, ARGV
+local ki, ai = 0, 13
+
+HOT = {lo = 1, le = 2, qn = 3, qb = 4, ql = 5, ['c:accepted'] = 6, s = 7, pu = 8, dbg = 9}
+read_hot = function(st) return redis.call('HMGET', st, 'lo', 'le', 'qn', 'qb', 'ql', 'c:accepted', 's', 'pu', 'dbg') end
 
 local now = clock()
 local today = num(math.floor(now / 86400000))
-local span, token, lease = tonumber(A()), A(), tonumber(A())
+local span, token, lease = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 local replica = string.match(token, '^[^:]+')
-local dupTTL, ctlTTL, ongoing = A(), A(), tonumber(A())
-local maxEvents, maxBytes = tonumber(A()), tonumber(A())
-local records = {keepOK = tonumber(A()), keepErr = A(), ttl = A(), today = today}
-local hold, heir = tonumber(A()), A()
+local dupTTL, ctlTTL, ongoing = ARGV[4], ARGV[5], tonumber(ARGV[6])
+local maxEvents, maxBytes = tonumber(ARGV[7]), tonumber(ARGV[8])
+local records = {keepOK = tonumber(ARGV[9]), keepErr = ARGV[10], ttl = ARGV[11], today = today}
+local hold, heir = tonumber(ARGV[12]), ARGV[13]
 
 local function note(r, t, ok, e, fate, class, handed)
   if ok then
@@ -99,8 +101,7 @@ end
 
 -- Puts the event into the queue of t, and claims the registration for this replica if nobody holds it. Returns the stream id and the one before it.
 local function enqueue(g, e, t, r, paused)
-  local prev, id = get(r, 'ql'), nil
-  if prev == '' then prev = '0-0' end
+  local prev, id = r.v[HOT.ql] or '0-0', nil
   if e.origin then
     id = redis.call('XADD', t.q, '*', 'i', e.kind .. e.part, 'a', e.author, 'b', e.body, 'w', e.origin)
   else
@@ -127,21 +128,23 @@ local function enqueue(g, e, t, r, paused)
   return id, prev
 end
 
+-- An event that is not queued has its fate.
+local function done(g, r, fate, handed)
+  add(r, 'c:accepted', 1); add(r, 'c:' .. fate, 1)
+  return fate, fate .. '\n\n\n' .. (handed and g.childKind or '')
+end
+
 -- One delivery of an event. Returns its fate, and its line of the reply: fate, stream id, the id before it, and the kind of the handoff, if it made one.
 local function deliver(g, e, t)
   local r = reg_open(t.st, t.win, t.member, now, span, g.s)
-  local function done(fate, handed)
-    add(r, 'c:accepted', 1); add(r, 'c:' .. fate, 1)
-    return fate, fate .. '\n\n\n' .. (handed and g.childKind or '')
-  end
   if e.wish[t.n] == 'f' then
     note(r, t, true, e, 'filtered', '', '')
-    return done('filtered')
+    return done(g, r, 'filtered')
   end
   if t.role == 'X' then
     local h = e.kind == 'm' and hand_off(handoff_of(g, e, '', t.app, t.rid .. e.part), now, 'maintenance')
     note(r, t, false, e, 'maintenance', '', h and g.childKind or '')
-    return done('maintenance', h)
+    return done(g, r, 'maintenance', h)
   end
   local fate, class = 'queued', ''
   local paused = get(r, 's') == 'DOWN' and now < number(r, 'pu')
@@ -160,7 +163,7 @@ local function deliver(g, e, t)
   local h = e.kind == 'm' and t.role == 'L' and hand_off(handoff_of(g, e, t.app, t.app, t.rid .. e.part), now, fate)
   if h then add(r, 'ho', 1) end
   note(r, t, false, e, fate, class, h and g.childKind or '')
-  return done(fate, h)
+  return done(g, r, fate, h)
 end
 
 -- A delivery made once more says nothing of the conversation. Notes it with the event's first delivery; returns who owns the conversation.
@@ -195,8 +198,12 @@ local function take(g, e, reply)
   for i, t in ipairs(g.targets) do
     reply[at + i] = '' -- not for this one
     if e.wish[i] ~= 'n' then
-      local ok, its, line = alone(t.member, deliver, g, e, t)
-      if not ok and (g.live == '' or t.role == 'L') then error('not stored', 0) end
+      local its, line, _ = '', ''
+      if g.live == '' or t.role == 'L' then
+        its, line = deliver(g, e, t)
+      else
+        _, its, line = alone(t.member, deliver, g, e, t)
+      end
       its, reply[at + i] = its or '', line or ''
       if t.role == 'L' or t.role == 'X' or fate == '' then fate = its end
     end
@@ -210,7 +217,8 @@ local function take(g, e, reply)
   reply[at] = 'ok\n' .. fate .. '\n' .. ot .. '\n' .. oa
 end
 
-local shards = read_shards(K, A)
+local shards
+shards, ki, ai = read_shards(tonumber(ARGV[ai + 1]), ki, ai + 1)
 
 -- Reads what most events have nothing of, in lines: a letter for each target (q queued, f filtered, n not at all), when the event has expired
 -- (ms), the event that it is a delivery of once more and the app that it is for, and the owner that a control event names.
@@ -233,21 +241,43 @@ end
 
 local NONE = {}
 
+-- One registration of an entity. What few events need of it is read when it is asked for.
+local TARGET = {__index = function(t, field)
+  t.rid, t.url, t.app = string.match(t.cold, '^([^\n]*)\n([^\n]*)\n(.*)$')
+  return rawget(t, field)
+end}
+
+-- One entity, in the same way.
+local GROUP = {__index = function(g, field)
+  g.where, g.childKind, g.child = string.match(g.cold, '^([^\n]*)\n([^\n]*)\n(.*)$')
+  return rawget(g, field)
+end}
+
 local function read_group()
-  local g = {s = shards[tonumber(A())], reg = K(), own = K(), told = K(), version = A(), where = A(), live = A(), childKind = A(), child = A(), targets = {}, events = {}}
-  for i = 1, tonumber(A()) do
-    g.targets[i] = {n = i, st = K(), win = K(), q = K(), ok = K(), err = K(), member = A(), app = A(), rid = A(), role = A(), hold = A() == '1', url = A()}
-  end
-  local n, k = tonumber(A()), ki
+  local a, k = ai, ki
+  local g = {s = shards[tonumber(ARGV[a + 1])], version = ARGV[a + 2], live = ARGV[a + 3], cold = ARGV[a + 4], reg = KEYS[k + 1], own = KEYS[k + 2], told = KEYS[k + 3],
+    targets = {}, events = {}, where = nil, childKind = nil, child = nil}
+  setmetatable(g, GROUP)
+  local n = tonumber(ARGV[a + 5])
+  a, k = a + 5, k + 3
   for i = 1, n do
-    local e = {kind = ARGV[ai + 1], part = ARGV[ai + 2], author = ARGV[ai + 3], name = ARGV[ai + 4], body = ARGV[ai + 5], hash = ARGV[ai + 6], wish = NONE}
+    local t = {n = i, st = KEYS[k + 1], win = KEYS[k + 2], q = KEYS[k + 3], ok = KEYS[k + 4], err = KEYS[k + 5],
+      member = ARGV[a + 1], role = ARGV[a + 2], hold = ARGV[a + 3] == '1', cold = ARGV[a + 4], app = nil, rid = nil, url = nil}
+    g.targets[i] = setmetatable(t, TARGET)
+    a, k = a + 4, k + 5
+  end
+  n = tonumber(ARGV[a + 1])
+  a = a + 1
+  for i = 1, n do
+    local e = {kind = ARGV[a + 1], part = ARGV[a + 2], author = ARGV[a + 3], name = ARGV[a + 4], body = ARGV[a + 5], hash = ARGV[a + 6], wish = NONE,
+      ctl = nil, dup = nil, fresh = nil, admitted = nil}
     if e.author ~= '' then k = k + 1; e.ctl = KEYS[k] end
-    if ARGV[ai + 7] ~= '' then k = read_rare(g, e, ARGV[ai + 7], k) end
+    if ARGV[a + 7] ~= '' then k = read_rare(g, e, ARGV[a + 7], k) end
     if e.hash ~= '' then k = k + 1; e.dup = KEYS[k] end
     g.events[i] = e
-    ai = ai + 7
+    a = a + 7
   end
-  ki = k
+  ki, ai = k, a
   return g
 end
 
@@ -259,7 +289,7 @@ local function claims_of(g)
     states[n] = ''
     if r and r.claimed then
       r.claimed = false -- one lane for one lease
-      states[n] = {reg_standing(r), table.concat(window_counts(reg_window(r)), ' '), get(r, 'cut'), get(r, 'cf'), get(r, 'qn'), r.over}
+      states[n] = {reg_standing(r), window_counts(reg_window(r)), get(r, 'cut'), get(r, 'cf'), get(r, 'qn'), r.over}
     end
   end
   return states
@@ -280,7 +310,8 @@ local function group(g)
 end
 
 local reply = {num(now)}
-for i = 1, tonumber(A()) do
+ai = ai + 1
+for i = 1, tonumber(ARGV[ai]) do
   local g = read_group()
   local ok, answer = alone(g.reg, group, g)
   reply[#reply + 1] = ok and answer or 'sick'

@@ -21,59 +21,80 @@ local function alone(name, f, ...)
   return false
 end
 
--- What accept and settle nearly always need of st; the rest is read when it is asked for.
+-- What a script nearly always needs of st is read at once: read_hot does that, and HOT says where each field stands in the reply.
 -- xp: when the first event of x has expired · tl: the registration's time to live.
-local HOT = {'lo', 'le', 'qn', 'qb', 'ql', 'c:accepted', 'c:delivered', 'do', 's', 'n', 'pu', 'v', 'dbg', 'off', 'tf', 'rw', 'hd', 'cut', 'cf', 'xp', 'tl'}
+local HOT, read_hot
+
+-- All else that is asked for, read when the first of it is.
+local COLD = {'de', 'do', 'cut', 'cf', 'xp', 'tl', 'lo', 'le', 'ql'}
 
 -- The shards that a call touches: one on a cluster, where a script has one slot; any number on a single server.
-local function read_shards(K, A)
-  local shards = {}
-  for i = 1, tonumber(A()) do
-    shards[i] = {due = K(), judge = K(), out = K(), outd = K(), led = K(), hex = A()}
+local function read_shards(n, ki, ai)
+  local shards, KEYS, ARGV = {}, KEYS, ARGV
+  for i = 1, n do
+    shards[i] = {due = KEYS[ki + 1], judge = KEYS[ki + 2], out = KEYS[ki + 3], outd = KEYS[ki + 4], led = KEYS[ki + 5], hex = ARGV[ai + i]}
+    ki = ki + 5
   end
-  return shards
+  return shards, ki, ai + n
 end
 
--- Opens the registration behind the keys of its standing and window, in shard s.
+-- Opens the registration behind the keys of its standing and window, in shard s. v: what was read; set: what is to be written; inc: what is
+-- to be added. The fields named with nil make room for what comes.
 local function reg_open(st, win, member, now, span, s)
   local r = R[st]
   if r then return r end
-  local v, hot = {}, redis.call('HMGET', st, unpack(HOT))
-  for i = 1, #HOT do v[HOT[i]] = hot[i] or '' end
-  r = {st = st, win = win, member = member, v = v, set = {}, inc = {}, now = now, span = span, s = s}
-  local dbg = tonumber(v.dbg) or 0
-  r.debug = dbg > now
+  local v = read_hot(st)
+  r = {st = st, win = win, member = member, v = v, set = {lo = nil, le = nil, ql = nil, la = nil}, inc = {qn = nil, qb = nil, c = nil, d = nil}, now = now,
+    span = span, s = s, debug = false, w = nil, counted = nil, claimed = nil, woken = nil, over = nil}
   R[st] = r
+  local dbg = v[HOT.dbg] and tonumber(v[HOT.dbg]) or 0
+  r.debug = dbg > now
   if dbg > 0 and dbg <= now then -- debugging has run out: the window starts empty
     redis.call('DEL', win)
-    v.dbg, r.set.dbg = '', '0'
-    v.v, r.set.v = '0', '0'
+    r.set.dbg, r.set.v = '0', '0'
+    v[HOT.dbg] = ''
+    v[HOT.v or 'v'] = '0'
   end
   return r
 end
 
-local function get(r, field)
-  local x = r.v[field]
-  if x then return x end
-  local v, inc, cold = r.v, r.inc, {'de'} -- all that is not known yet, of what can be asked for
-  for _, f in ipairs(STANDING) do
-    if not v[f] then cold[#cold + 1] = f end
-  end
-  for i, value in ipairs(redis.call('HMGET', r.st, unpack(cold))) do
-    local f = cold[i]
-    v[f] = value or ''
-    if inc[f] then
-      v[f] = num((tonumber(v[f]) or 0) + inc[f])
-      r.set[f], inc[f] = v[f], nil
+-- Reads what is not known yet, of what can be asked for.
+local function read_cold(r)
+  local v, cold = r.v, {}
+  for _, list in ipairs({STANDING, COLD}) do
+    for _, f in ipairs(list) do
+      if not HOT[f] and not v[f] then cold[#cold + 1] = f end
     end
   end
-  return v[field]
+  for i, value in ipairs(redis.call('HMGET', r.st, unpack(cold))) do v[cold[i]] = value or '' end
 end
 
-local function number(r, field) return tonumber(get(r, field)) or 0 end
+-- A field as it will be when the call has ended; '' for one that is not there.
+local function get(r, field)
+  local at = HOT[field]
+  local x = r.v[at or field]
+  if not x then
+    if at then
+      x = ''
+    else
+      read_cold(r)
+      x = r.v[field]
+    end
+  end
+  local more = r.inc[field]
+  if more then return num((tonumber(x) or 0) + more) end
+  return x
+end
 
+local function number(r, field)
+  local at = HOT[field]
+  if at then return (r.v[at] and tonumber(r.v[at]) or 0) + (r.inc[field] or 0) end
+  return tonumber(get(r, field)) or 0
+end
+
+-- A field is written or added to by one call, not both.
 local function put(r, field, value)
-  r.v[field] = value
+  r.v[HOT[field] or field] = value
   r.set[field] = value
 end
 
@@ -96,10 +117,8 @@ local function time_to_live(r, hold)
 end
 
 -- What this call adds to the ledger of the store, and which fields of st are in it. Whatever is deleted later, the ledger keeps it.
-local LEDGER, TOTAL = {qn = true, qb = true}, {}
-for _, f in ipairs({'accepted', 'delivered', 'failed', 'suppressed', 'maintenance', 'overflow', 'expired', 'withdrawn', 'filtered'}) do
-  LEDGER['c:' .. f] = true
-end
+local LEDGER, TOTAL = {qn = true, qb = true, ['c:accepted'] = true, ['c:delivered'] = true, ['c:failed'] = true, ['c:suppressed'] = true, ['c:maintenance'] = true,
+  ['c:overflow'] = true, ['c:expired'] = true, ['c:withdrawn'] = true, ['c:filtered'] = true}, {}
 
 -- Writes it, once for a call: into the ledger of the first shard that it touches, because only the sum over all shards means anything.
 local function ledger_close(shards)
@@ -118,15 +137,8 @@ local function reg_gone(led, st, win, q)
   redis.call('DEL', st, win, q)
 end
 
--- Adds to a field. One that was read is written back with the others; the rest are added up by the server.
-local function add(r, field, n)
-  if LEDGER[field] then TOTAL[field] = (TOTAL[field] or 0) + n end
-  if r.v[field] then
-    put(r, field, num((tonumber(r.v[field]) or 0) + n))
-  else
-    r.inc[field] = (r.inc[field] or 0) + n
-  end
-end
+-- Adds to a field, when all is written.
+local function add(r, field, n) r.inc[field] = (r.inc[field] or 0) + n end
 
 -- The window, opened when it is first needed. One that nobody can read starts empty: it holds two minutes, and nothing else can heal it.
 local function reg_window(r)
@@ -176,14 +188,34 @@ local function reg_standing(r)
   return table.concat(all, '\n')
 end
 
--- Writes what changed, and asks the timer to judge within a second in case nobody lives to do it at once.
+local NOTHING = {}
+
+-- Writes what changed, and asks the timer to judge within a second in case nobody lives to do it at once. What was added, once it is written, is
+-- in the ledger of the store as well.
 local function reg_close(r, now)
-  local set = {}
-  for k, x in pairs(r.set) do set[#set + 1] = k; set[#set + 1] = x end
-  if #set > 0 then redis.call('HSET', r.st, unpack(set)) end
-  for k, n in pairs(r.inc) do redis.call('HINCRBY', r.st, k, num(n)) end
-  if r.w then window_close(r.w) end
-  if r.counted and (window_failed(r.w) > 0 or get(r, 's') ~= 'HEALTHY' or get(r, 'v') ~= '1') then
+  local v, inc, n = r.v, r.inc, 0
+  local set = {'', '', '', '', '', '', '', '', '', '', '', '', '', '', '', ''} -- as long as it usually gets
+  for f, x in pairs(r.set) do
+    set[n + 1], set[n + 2] = f, x
+    n = n + 2
+  end
+  for f, more in pairs(inc) do
+    local at = HOT[f]
+    if at then
+      set[n + 1], set[n + 2] = f, num((v[at] or 0) + more)
+      n = n + 2
+    else
+      redis.call('HINCRBY', r.st, f, num(more))
+    end
+  end
+  if n > 0 then redis.call('HSET', r.st, unpack(set, 1, n)) end
+  r.set, r.inc = NOTHING, NOTHING -- should what follows fail, it is not written again
+  for f, more in pairs(inc) do
+    if LEDGER[f] then TOTAL[f] = (TOTAL[f] or 0) + more end
+  end
+  local w = r.w
+  if w then window_close(w) end
+  if r.counted and (w.f > 0 or get(r, 's') ~= 'HEALTHY' or get(r, 'v') ~= '1') then
     redis.call('ZADD', r.s.judge, num(now + 1000), r.member)
   end
 end

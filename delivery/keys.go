@@ -108,7 +108,7 @@ func (id RegID) names() *names {
 		where: id.Entity.where(),
 	}
 	n.settleKeys = []string{n.reg, n.standing, n.window, n.queue, n.ok, n.failed, n.told}
-	n.settleArgs = []any{n.member, n.requests, id.AppID, n.where}
+	n.settleArgs = []any{n.member, strings.Join([]string{n.requests, n.where, id.AppID}, "\n")}
 	return n
 }
 

@@ -211,10 +211,10 @@ func (v *view) prepare() {
 	}
 	n, a := v.regs[0].names, &argv{}
 	a.key(n.reg, n.own, n.told)
-	a.arg(v.version, n.where, live, string(kind), kind.Tag(), len(v.targets))
+	a.arg(v.version, live, strings.Join([]string{n.where, string(kind), kind.Tag()}, "\n"), len(v.targets))
 	for _, t := range v.targets {
 		a.key(t.names.standing, t.names.window, t.names.queue, t.names.ok, t.names.failed)
-		a.arg(t.names.member, t.AppID, t.names.requests, role(t), flagText(t.WhenDown == Hold), t.CallbackURL)
+		a.arg(t.names.member, role(t), flagText(t.WhenDown == Hold), strings.Join([]string{t.names.requests, t.CallbackURL, t.AppID}, "\n"))
 	}
 	v.keys, v.args = a.keys, a.args
 }

@@ -3,16 +3,21 @@
 -- Returns now, then for each group 'lost', 'sick', or a line of lines (rest|ok version lease waiting handed cut fate expires counts stamp), alone or with the
 -- standing, the next events, the owners asked for, and what has expired; and at last what was sick.
 -- Commit point: a crash before it delivers again; after it nothing is owed.
-local ki, ai = 0, 0
-local function K() ki = ki + 1; return KEYS[ki] end
-local function A() ai = ai + 1; return ARGV[ai] end
+local KEYS, ARGV = KEYS, ARGV
+local ki, ai = 0, 8
+
+HOT = {lo = 1, le = 2, qn = 3, qb = 4, ['c:delivered'] = 5, s = 6, n = 7, v = 8, ['do'] = 9, dbg = 10, off = 11, tf = 12, rw = 13, hd = 14, cut = 15, cf = 16,
+  xp = 17, tl = 18, pu = 19}
+read_hot = function(st)
+  return redis.call('HMGET', st, 'lo', 'le', 'qn', 'qb', 'c:delivered', 's', 'n', 'v', 'do', 'dbg', 'off', 'tf', 'rw', 'hd', 'cut', 'cf', 'xp', 'tl', 'pu')
+end
 
 redis.call('ZREM', KEYS[1], '') -- a removal first: a full Redis lets the rest through, so that it can drain
 local now = clock()
 local today = num(math.floor(now / 86400000))
-local span, lease, ctlTTL = tonumber(A()), tonumber(A()), A()
-local records = {keepOK = tonumber(A()), keepErr = A(), ttl = A(), today = today}
-local hold, heir = tonumber(A()), A()
+local span, lease, ctlTTL = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
+local records = {keepOK = tonumber(ARGV[4]), keepErr = ARGV[5], ttl = ARGV[6], today = today}
+local hold, heir = tonumber(ARGV[7]), ARGV[8]
 
 local function note(g, r, o, handed)
   if o.fate == 'delivered' then
@@ -185,32 +190,57 @@ local function rest(g, r, events, reaped)
   return true
 end
 
-local shards = read_shards(K, A)
+local shards
+shards, ki, ai = read_shards(tonumber(ARGV[ai + 1]), ki, ai + 1)
+
+-- What few settlements need of a registration is read when it is asked for.
+local GROUP = {__index = function(g, field)
+  g.rid, g.where, g.app = string.match(g.cold, '^([^\n]*)\n([^\n]*)\n(.*)$')
+  return rawget(g, field)
+end}
+
+local NONE = {}
+
+-- Reads an outcome of the group g, behind the argument a and the key k. Returns it and where the next begins.
+local function read_outcome(g, a, k)
+  local o = {sid = ARGV[a + 1], uuid = ARGV[a + 2], fate = ARGV[a + 3], kind = ARGV[a + 4], class = ARGV[a + 5], code = ARGV[a + 6], message = ARGV[a + 7],
+    tries = ARGV[a + 8], latency = ARGV[a + 9], url = ARGV[a + 10], body = ARGV[a + 11], size = ARGV[a + 12]}
+  local has = tonumber(ARGV[a + 13]) -- 1: a customer to hand off, 2: a time of its own in x, 4: an origin, of which it is a delivery made once more
+  a = a + 13
+  if has >= 4 then o.origin = ARGV[a + 1]; a = a + 1 end
+  o.expires = has % 4 >= 2
+  if has % 2 == 1 then
+    o.h = {id = g.s.hex .. '-h-' .. o.uuid, ctl = KEYS[k + 1], ttl = ctlTTL, author = ARGV[a + 1], name = ARGV[a + 2], messageId = ARGV[a + 3], scope = ARGV[a + 4],
+      owner = g.app, app = g.app, kind = ARGV[a + 5], child = ARGV[a + 6], rid = g.rid .. o.uuid, g = g}
+    a, k = a + 6, k + 1
+  end
+  return o, a, k
+end
 
 local function read_group()
-  local g = {s = shards[tonumber(A())], reg = K(), st = K(), win = K(), q = K(), okLog = K(), errLog = K(), told = K(), handed = 0,
-    member = A(), rid = A(), app = A(), where = A(),
-    token = A(), take = A(), mayRest = A() == '1', trialFailed = A(), ramp = A(), stamp = A(),
-    cursor = A(), max = tonumber(A()), maxBytes = tonumber(A()), outcomes = {}, owners = {}}
-  if g.take >= '2' then g.x, g.count, g.bytes, g.skip = K(), tonumber(A()), tonumber(A()), A() end
-  g.take = g.take == '1' or g.take == '3'
-  g.size, g.delivered = tonumber(A()), tonumber(A())
-  g.newest = g.delivered > 0 and tonumber(A())
-  g.first = ai + 1
-  ai = ai + 2 * g.delivered
-  for i = 1, tonumber(A()) do
-    local o = {sid = A(), uuid = A(), fate = A(), kind = A(), class = A(), code = A(), message = A(), tries = A(), latency = A(), url = A(),
-      body = A(), size = A()}
-    local has = tonumber(A()) -- 1: a customer to hand off, 2: a time of its own in x, 4: an origin, of which it is a delivery made once more
-    if has >= 4 then o.origin = A() end
-    o.expires = has % 4 >= 2
-    if has % 2 == 1 then
-      o.h = {id = g.s.hex .. '-h-' .. o.uuid, ctl = K(), ttl = ctlTTL, author = A(), name = A(), messageId = A(), scope = A(),
-        owner = g.app, app = g.app, kind = A(), child = A(), rid = g.rid .. o.uuid, g = g}
-    end
-    g.outcomes[i] = o
+  local a, k = ai, ki
+  local take = ARGV[a + 5]
+  local g = {s = shards[tonumber(ARGV[a + 1])], reg = KEYS[k + 1], st = KEYS[k + 2], win = KEYS[k + 3], q = KEYS[k + 4], okLog = KEYS[k + 5], errLog = KEYS[k + 6],
+    told = KEYS[k + 7], handed = 0, member = ARGV[a + 2], cold = ARGV[a + 3], token = ARGV[a + 4], take = take == '1' or take == '3', mayRest = ARGV[a + 6] == '1',
+    trialFailed = ARGV[a + 7], ramp = ARGV[a + 8], stamp = ARGV[a + 9], cursor = ARGV[a + 10], max = tonumber(ARGV[a + 11]), maxBytes = tonumber(ARGV[a + 12]),
+    outcomes = NONE, owners = NONE, x = false, count = 0, bytes = 0, skip = '', size = 0, delivered = 0, first = 0, newest = 0, eventful = false}
+  a, k = a + 12, k + 7
+  if take >= '2' then
+    g.x, g.count, g.bytes, g.skip = KEYS[k + 1], tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2]), ARGV[a + 3]
+    a, k = a + 3, k + 1
   end
-  for i = 1, tonumber(A()) do g.owners[i] = K() end
+  g.size, g.delivered = tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2])
+  a = a + 2
+  if g.delivered > 0 then g.newest, g.first, a = tonumber(ARGV[a + 1]), a + 2, a + 1 + 2 * g.delivered end
+  local n = tonumber(ARGV[a + 1])
+  a = a + 1
+  if n > 0 then g.outcomes = {} end
+  setmetatable(g, GROUP)
+  for i = 1, n do g.outcomes[i], a, k = read_outcome(g, a, k) end
+  n = tonumber(ARGV[a + 1])
+  if n > 0 then g.owners = {} end
+  for i = 1, n do g.owners[i] = KEYS[k + i] end
+  ki, ai = k + n, a + 1
   return g
 end
 
@@ -254,13 +284,14 @@ local function group(g)
   local rested = rest(g, r, events, reaped)
   local ends = rested and now or renew(g, r)
   local owners = owners_of(g)
-  local counts = table.concat(window_counts(reg_window(r)), ' ')
+  local counts = window_counts(reg_window(r))
   -- What the lane knows of a well bot's standing already need not be said again.
-  local stamp = get(r, 'n') .. ' ' .. get(r, 'tf') .. ' ' .. get(r, 'dbg') .. ' ' .. get(r, 'off') .. ' ' .. get(r, 'rw') .. ' ' .. get(r, 'hd')
+  local v = r.v
+  local stamp = (v[HOT.n] or '') .. ' ' .. (v[HOT.tf] or '') .. ' ' .. (v[HOT.dbg] or '') .. ' ' .. (v[HOT.off] or '') .. ' ' .. (v[HOT.rw] or '') .. ' ' .. (v[HOT.hd] or '')
   local standing = ''
-  if stamp ~= g.stamp or g.eventful or get(r, 's') ~= 'HEALTHY' or get(r, 'v') ~= '1' then standing = reg_standing(r) end
-  local line = table.concat({rested and 'rest' or 'ok', redis.call('HGET', g.reg, 'ver') or '0', num(ends - now), get(r, 'qn'), num(g.handed),
-    get(r, 'cut'), get(r, 'cf'), num(expiry(g, r, holding(r))), counts, stamp}, '\n')
+  if stamp ~= g.stamp or g.eventful or v[HOT.s] ~= 'HEALTHY' or v[HOT.v] ~= '1' then standing = reg_standing(r) end
+  local line = (rested and 'rest\n' or 'ok\n') .. (redis.call('HGET', g.reg, 'ver') or '0') .. '\n' .. num(ends - now) .. '\n' .. get(r, 'qn') .. '\n' .. g.handed .. '\n' ..
+    (v[HOT.cut] or '') .. '\n' .. (v[HOT.cf] or '') .. '\n' .. num(expiry(g, r, holding(r))) .. '\n' .. counts .. '\n' .. stamp
   reg_close(r, now)
   R[g.st] = nil
   if rested and get(r, 'off') == '2' and redis.call('XLEN', g.q) == 0 then reg_gone(shards[1].led, g.st, g.win, g.q) end
@@ -269,7 +300,8 @@ local function group(g)
 end
 
 local reply = {num(now)}
-for i = 1, tonumber(A()) do
+ai = ai + 1
+for i = 1, tonumber(ARGV[ai]) do
   local g = read_group()
   local ok, answer = alone(g.member, group, g)
   if not ok then -- what was settled is noted

@@ -85,7 +85,7 @@ func (s *Store) Rejudge(ctx context.Context, k Keys) (Reading, error) {
 	if len(reply) != 3 {
 		return Reading{}, fmt.Errorf("rejudge: reply of %d parts", len(reply))
 	}
-	return readingOf(fromMillis(fmt.Sprint(reply[0])), texts(reply[1]), texts(reply[2])), nil
+	return readingOf(fromMillis(fmt.Sprint(reply[0])), texts(reply[1]), strings.Fields(fmt.Sprint(reply[2]))), nil
 }
 
 // Read returns the readings of registrations of one shard, in order, in one round trip, without changing anything.
@@ -103,7 +103,7 @@ func (s *Store) Read(ctx context.Context, keys []Keys) ([]Reading, error) {
 	}
 	readings := make([]Reading, len(keys))
 	for i := range keys {
-		readings[i] = readingOf(fromMillis(fmt.Sprint(reply[0])), texts(reply[1+2*i]), texts(reply[2+2*i]))
+		readings[i] = readingOf(fromMillis(fmt.Sprint(reply[0])), texts(reply[1+2*i]), strings.Fields(fmt.Sprint(reply[2+2*i])))
 	}
 	return readings, nil
 }
@@ -187,6 +187,9 @@ func readingOf(at time.Time, v, counts []string) Reading {
 		v = append(v, "")
 	}
 	r := Reading{At: at, Counts: parseCounts(counts)}
+	if r.Counts.ByClass == nil {
+		r.Counts.ByClass = map[Class]int64{}
+	}
 	number := parseInt(v[3])
 	r.Standing = Standing{
 		State: State(v[0]), Since: fromMillis(v[1]), PausedUntil: fromMillis(v[2]), Number: number, Verified: v[4] == "1",
@@ -205,13 +208,16 @@ func readingOf(at time.Time, v, counts []string) Reading {
 }
 
 func parseCounts(v []string) Counts {
-	c := Counts{ByClass: map[Class]int64{}}
+	var c Counts
 	for i, text := range v {
 		n := parseInt(text)
 		switch {
 		case i == 0:
 			c.Acknowledged = n
 		case n > 0 && i <= len(Classes()):
+			if c.ByClass == nil {
+				c.ByClass = map[Class]int64{}
+			}
 			c.ByClass[Classes()[i-1]] = n
 			c.Failed += n
 		}

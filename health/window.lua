@@ -19,14 +19,12 @@ local function unpacked(s)
   return t
 end
 
--- Trailing zeros are left out: a bot that never fails has short fields.
-local function packed(...)
-  local t, last = {...}, 1
-  for i = 1, #t do
-    if t[i] ~= 0 then last = i end
-  end
-  for i = 1, last do t[i] = num(t[i]) end
-  return table.concat(t, ' ', 1, last)
+-- The counts n, of which f are failures, without trailing zeros: a bot that never fails has short fields.
+local function counts_text(n, f)
+  if f == 0 then return num(n[1]) end
+  local last = KINDS
+  while n[last] == 0 do last = last - 1 end
+  return table.concat(n, ' ', 1, last)
 end
 
 -- Drops the slots that have left, and finds the oldest one that remains.
@@ -43,7 +41,9 @@ local function window_expire(w)
       local t = values[i] and unpacked(values[i])
       if t and t[1] == abs then
         if abs > edge then oldest = abs; break end
-        for c = 1, KINDS do w.n[c] = w.n[c] - (t[c + 1] or 0) end
+        for c = 1, #t - 1 do w.n[c] = w.n[c] - t[c + 1] end
+        for c = 3, #t do w.f = w.f - t[c] end
+        w.gone = w.gone or {}
         w.gone[#w.gone + 1] = fields[i]
       end
     end
@@ -54,22 +54,23 @@ end
 
 -- Reads the window as it is at now (ms), without writing. A clock that stepped back counts into the last slot seen.
 local function window_open(key, now, span)
-  local w = {key = key, span = span, slot = math.floor(now * SLOTS / span), oldest = 0, gone = {}, add = {}, dirty = false, n = {}}
-  for c = 1, KINDS do w.n[c] = 0 end
-  w.at = w.slot
-  local seen = redis.call('HMGET', key, 'sum', num(w.slot % SLOTS))
-  local sum = seen[1]
-  w.read, w.present = w.slot, seen[2]
-  if sum then
-    local t = unpacked(sum)
-    if t[1] == span then
-      w.at, w.oldest = t[2], t[3] or 0
-      for c = 1, KINDS do w.n[c] = t[3 + c] or 0 end
-    else
-      w.reset = true -- the window's length was changed: the old slots mean nothing now
-    end
+  local slot = math.floor(now * SLOTS / span)
+  local seen = redis.call('HMGET', key, 'sum', num(slot % SLOTS))
+  local n = {0, 0, 0, 0, 0, 0, 0, 0, 0}
+  local w = {key = key, span = span, slot = slot, at = slot, oldest = 0, read = slot, present = seen[2], n = n, f = 0, add = nil, added = 0, gone = nil,
+    dirty = false, counted = false, reset = false}
+  if not seen[1] then return w end
+  local length, at, oldest, counts = string.match(seen[1], '^(%d+) (%d+) ?(%d*) ?(.*)$')
+  if tonumber(length) ~= span then
+    w.reset = true -- the window's length was changed: the old slots mean nothing now
+    return w
   end
-  if w.slot < w.at then w.slot = w.at end
+  w.at, w.oldest, n[1] = tonumber(at), tonumber(oldest) or 0, tonumber(counts) or 0
+  if not tonumber(counts) then -- there are failures
+    for c, k in ipairs(unpacked(counts)) do n[c] = k end
+    for c = 2, KINDS do w.f = w.f + n[c] end
+  end
+  if slot < w.at then w.slot = w.at end
   window_expire(w)
   return w
 end
@@ -77,16 +78,14 @@ end
 -- Counts n outcomes of a kind: 0 is an acknowledgement, 1 to 8 a failure class.
 local function window_count(w, kind, n)
   w.n[kind + 1] = w.n[kind + 1] + n
-  w.add[kind + 1] = (w.add[kind + 1] or 0) + n
+  if not w.add then w.add = {0, 0, 0, 0, 0, 0, 0, 0, 0} end
+  w.add[kind + 1] = w.add[kind + 1] + n
+  if kind > 0 then w.f, w.added = w.f + n, w.added + n end -- added: failures in add
   if w.oldest == 0 then w.oldest = w.slot end
   w.counted, w.dirty = true, true
 end
 
-local function window_failed(w)
-  local f = 0
-  for c = 2, KINDS do f = f + w.n[c] end
-  return f
-end
+local function window_failed(w) return w.f end
 
 -- When the oldest outcome leaves (ms), or 0 for an empty window.
 local function window_leaves(w)
@@ -94,32 +93,28 @@ local function window_leaves(w)
   return math.ceil((w.oldest + SLOTS) * w.span / SLOTS)
 end
 
--- Writes what changed.
+-- Writes what changed. The window goes when its last slot has long left: a slot that is there already has said so.
 local function window_close(w)
   if not w.dirty then return end
   if w.reset then redis.call('DEL', w.key) end
-  if #w.gone > 0 then redis.call('HDEL', w.key, unpack(w.gone)) end
-  local set = {}
-  if w.counted then
-    local field = num(w.slot % SLOTS)
-    local old = w.present
-    if w.read ~= w.slot then old = redis.call('HGET', w.key, field) end -- the clock stepped back
-    local t = old and unpacked(old)
-    if not t or t[1] ~= w.slot then t = {w.slot} end
-    for c = 1, KINDS do t[c + 1] = (t[c + 1] or 0) + (w.add[c] or 0) end
-    set = {field, packed(unpack(t))}
-  end
+  if w.gone then redis.call('HDEL', w.key, unpack(w.gone)) end
   w.at = w.slot
-  redis.call('HSET', w.key, 'sum', packed(w.span, w.at, w.oldest, unpack(w.n)), unpack(set))
-  redis.call('PEXPIRE', w.key, num(w.span * 2))
+  local sum = num(w.span) .. ' ' .. num(w.at) .. ' ' .. num(w.oldest) .. ' ' .. counts_text(w.n, w.f)
+  if not w.counted then
+    redis.call('HSET', w.key, 'sum', sum)
+    return
+  end
+  local field, old = num(w.slot % SLOTS), w.present
+  if w.read ~= w.slot then old = redis.call('HGET', w.key, field) end -- the clock stepped back
+  local t = old and not w.reset and unpacked(old)
+  local new = not t or t[1] ~= w.slot
+  if not new then
+    for c = 1, #t - 1 do w.add[c] = w.add[c] + t[c + 1] end
+    for c = 3, #t do w.added = w.added + t[c] end
+  end
+  redis.call('HSET', w.key, 'sum', sum, field, num(w.slot) .. ' ' .. counts_text(w.add, w.added))
+  if new then redis.call('PEXPIRE', w.key, num(w.span * 2)) end
 end
 
--- The counts as strings: a, f1 … f8, without trailing zeros.
-local function window_counts(w)
-  local t, last = {}, 1
-  for c = 1, KINDS do
-    if w.n[c] ~= 0 then last = c end
-  end
-  for c = 1, last do t[c] = num(w.n[c]) end
-  return t
-end
+-- The counts as one text: a f1 … f8, without trailing zeros.
+local function window_counts(w) return counts_text(w.n, w.f) end

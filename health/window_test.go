@@ -3,6 +3,7 @@ package health_test
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -40,7 +41,7 @@ func (s *stage) window(t testing.TB, key string, span int64, do string, kind, n 
 		return n
 	}
 	c := counted{now: number(reply[0]), leaves: number(reply[1]), touched: number(reply[2])}
-	for i, v := range reply[3].([]any) {
+	for i, v := range strings.Fields(reply[3].(string)) {
 		c.kinds[i] = number(v)
 	}
 	return c
@@ -84,7 +85,10 @@ func (n *naive) write(now int64, kind, many int) {
 	if many == 0 && len(kept) == len(n.outcomes) {
 		return
 	}
-	n.outcomes, n.seen, n.lives = kept, slot, 2*time.Duration(n.span)*time.Millisecond
+	fresh := many > 0 && (len(kept) == 0 || kept[len(kept)-1].slot != slot)
+	if n.outcomes, n.seen = kept, slot; fresh { // only a slot that was not there yet makes the window live longer
+		n.lives = 2 * time.Duration(n.span) * time.Millisecond
+	}
 	for range many {
 		n.outcomes = append(n.outcomes, struct {
 			slot int64
