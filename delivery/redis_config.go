@@ -50,6 +50,9 @@ func (c *Carrier) wakeLoop(ctx context.Context) {
 			return
 		case <-c.renewed:
 			next := c.ringChannel()
+			if next == ring {
+				continue
+			}
 			if err := errors.Join(sub.Subscribe(ctx, next), sub.Unsubscribe(ctx, ring)); err != nil && ctx.Err() == nil {
 				c.log.Warn("cannot tell which keys this gateway has", "error", err) // told again when the connection is
 			}

@@ -62,6 +62,9 @@ func (s Sealed) Settled(key string) bool {
 	return s.changed == 0 && len(s.Unreadable) == 0
 }
 
+// Renew replaces the ring that the vault works with.
+func (v *Vault) Renew(keys ...[]byte) error { return v.s.sealer.renew(keys...) }
+
 // Count walks through all registrations and changes nothing. progress, which may be nil, hears how many it has seen.
 func (v *Vault) Count(ctx context.Context, progress func(seen int64)) (Sealed, error) {
 	return v.s.walkSecrets(ctx, progress, func(held, string) (string, bool, error) { return "", false, nil })

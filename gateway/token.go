@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -74,7 +75,7 @@ type signingKey struct {
 
 // Tokens signs bearer tokens with one key and verifies them with every key of its ring. Safe for concurrent use.
 type Tokens struct {
-	ring   []signingKey // the first signs
+	ring   atomic.Pointer[[]signingKey] // the first signs
 	parser *jwt.Parser
 	seen   cache
 }
@@ -82,27 +83,35 @@ type Tokens struct {
 // NewTokens returns the Tokens of a ring of secret keys of at least 32 bytes each: the first signs, all verify. The signing keys are
 // derived from them, so that the same secrets may serve other purposes as well.
 func NewTokens(keys ...[]byte) (*Tokens, error) {
-	if len(keys) == 0 {
-		return nil, errors.New("token keys: there is none")
-	}
 	t := new(Tokens)
-	for _, key := range keys {
-		if len(key) < 32 {
-			return nil, fmt.Errorf("token key: has %d bytes, must have at least 32", len(key))
-		}
-		signing, err := hkdf.Key(sha512.New, key, nil, "pulsegate bearer tokens v1", sha512.Size)
-		if err != nil {
-			return nil, fmt.Errorf("derive token key: %w", err)
-		}
-		id := sha256.Sum256(append([]byte("key id "), signing...))
-		t.ring = append(t.ring, signingKey{id: hex.EncodeToString(id[:8]), key: signing})
-	}
 	t.parser = jwt.NewParser(
 		jwt.WithValidMethods([]string{jwt.SigningMethodHS512.Alg()}),
 		jwt.WithStrictDecoding(),
 		jwt.WithoutClaimsValidation(), // read does that, by another clock
 	)
-	return t, nil
+	return t, t.Renew(keys...)
+}
+
+// Renew replaces the ring of secret keys, while tokens are signed and verified. After an error it is what it was.
+func (t *Tokens) Renew(keys ...[]byte) error {
+	if len(keys) == 0 {
+		return errors.New("token keys: there is none")
+	}
+	var ring []signingKey
+	for _, key := range keys {
+		if len(key) < 32 {
+			return fmt.Errorf("token key: has %d bytes, must have at least 32", len(key))
+		}
+		signing, err := hkdf.Key(sha512.New, key, nil, "pulsegate bearer tokens v1", sha512.Size)
+		if err != nil {
+			return fmt.Errorf("derive token key: %w", err)
+		}
+		id := sha256.Sum256(append([]byte("key id "), signing...))
+		ring = append(ring, signingKey{id: hex.EncodeToString(id[:8]), key: signing})
+	}
+	t.ring.Store(&ring)
+	t.seen.forget() // those of a key that is gone are good no more
+	return nil
 }
 
 // Sign returns a token that says c and is good for ttl from now. Claims that do not go together are an error.
@@ -115,7 +124,7 @@ func (t *Tokens) Sign(c Claims, ttl time.Duration) (string, error) {
 	}
 	c.Issued = time.Now()
 	c.Expires = c.Issued.Add(ttl)
-	return t.signWith(t.ring[0].id, c)
+	return t.signWith((*t.ring.Load())[0].id, c)
 }
 
 // signWith returns the token that says c, signed by the key of a name. The same claims and key always make the same token.
@@ -144,7 +153,7 @@ func (t *Tokens) signWith(id string, c Claims) (string, error) {
 
 // key is the key of a name; nil when the ring has none.
 func (t *Tokens) key(id string) []byte {
-	for _, k := range t.ring {
+	for _, k := range *t.ring.Load() {
 		if k.id == id {
 			return k.key
 		}
@@ -154,8 +163,9 @@ func (t *Tokens) key(id string) []byte {
 
 // keyNames are the names of all keys, with blanks between.
 func (t *Tokens) keyNames() string {
-	names := make([]string, len(t.ring))
-	for i, k := range t.ring {
+	ring := *t.ring.Load()
+	names := make([]string, len(ring))
+	for i, k := range ring {
 		names[i] = k.id
 	}
 	return strings.Join(names, " ")
@@ -182,11 +192,14 @@ func (t *Tokens) verify(token string, now time.Time) (bearer, error) {
 	if b, ok := t.seen.find(digest, now); ok {
 		return b, nil
 	}
+	ring := t.ring.Load()
 	b, err := t.read(token, now)
 	if err != nil {
 		return bearer{}, fmt.Errorf("verify token: %w", ErrToken)
 	}
-	t.seen.keep(digest, b)
+	if t.seen.keep(digest, b); t.ring.Load() != ring {
+		t.seen.forget() // it may be of a key that has just gone
+	}
 	return b, nil
 }
 
@@ -222,7 +235,7 @@ func (t *Tokens) keyFor(token *jwt.Token) (any, error) {
 	named, ok := token.Header["kid"]
 	if !ok {
 		var all jwt.VerificationKeySet
-		for _, k := range t.ring {
+		for _, k := range *t.ring.Load() {
 			all.Keys = append(all.Keys, k.key)
 		}
 		return all, nil

@@ -29,6 +29,13 @@ func (c *cache) find(key [sha256.Size]byte, now time.Time) (bearer, bool) {
 	return b, ok
 }
 
+// forget empties the cache.
+func (c *cache) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.good = nil
+}
+
 // keep remembers a good token.
 func (c *cache) keep(key [sha256.Size]byte, b bearer) {
 	c.mu.Lock()

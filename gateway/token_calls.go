@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -109,7 +110,8 @@ func (g *Gateway) issue(ctx context.Context, c *call, o tokenOrder) (outcome str
 		return "", kept, data, err
 	}
 	o.company, o.id, o.ttl = c.CompanyKey, uuid.NewString(), appTokenTime
-	o.key, o.keys = g.Tokens.ring[0].id, g.Tokens.keyNames()
+	o.keys = g.Tokens.keyNames()
+	o.key, _, _ = strings.Cut(o.keys, " ")
 	outcome, kept, err = g.Access.Store.issue(ctx, o)
 	if err != nil || kept.ID == "" {
 		return outcome, kept, data, err

@@ -23,6 +23,7 @@ import (
 type assembly struct {
 	serveCommand
 	keys  keys
+	file  string   // of the keys, to be followed; "": none
 	store *store   // the instance stops it
 	name  *lineage // the instance closes it; nil: none
 	log   *slog.Logger
@@ -35,6 +36,7 @@ type instance struct {
 	carrier  *delivery.Carrier
 	notifier *notify.Notifier
 	access   *gateway.Access
+	tokens   *gateway.Tokens
 	gateway  *gateway.Gateway
 	tiers    *tierWatch
 	platform *notify.Platform     // nil: none
@@ -180,8 +182,8 @@ func (i *instance) newNotifier() (*notify.Notifier, error) {
 }
 
 func (i *instance) newGateway() (*gateway.Gateway, error) {
-	tokens, err := gateway.NewTokens(i.keys.tokens...)
-	if err != nil {
+	var err error
+	if i.tokens, err = gateway.NewTokens(i.keys.tokens...); err != nil {
 		return nil, err
 	}
 	if i.access, err = i.newAccess(); err != nil {
@@ -190,7 +192,7 @@ func (i *instance) newGateway() (*gateway.Gateway, error) {
 	registry := prometheus.NewRegistry()
 	cfg := gateway.Config{
 		Carrier:   i.carrier,
-		Tokens:    tokens,
+		Tokens:    i.tokens,
 		Access:    i.access,
 		BodyBytes: i.IngestBytes,
 		Metrics:   registry,
@@ -229,6 +231,9 @@ func (i *instance) run(ctx context.Context, ready func()) error {
 	i.serve("operations", 3*time.Second, gateway.Server("", i.gateway.OpsHandler()), i.ops)
 	i.work("durability", 3*time.Second, i.tiers.Run)
 	i.work("tokens", 5*time.Second, i.access.Run)
+	if i.file != "" {
+		i.work("keys", 5*time.Second, (&keyWatch{instance: i}).Run)
+	}
 	i.work("notices", 30*time.Second, i.notifier.Run)
 	i.work("delivery", 60*time.Second, i.carrier.Run)
 	server, listener := i.newAPI()

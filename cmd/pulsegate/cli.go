@@ -14,6 +14,7 @@ type commandLine struct {
 	Bot    botCommand    `cmd:"" help:"Run a sample bot that prints what it gets."`
 	Demo   demoCommand   `cmd:"" help:"Watch three bots, one of them dying, in half a minute; ends by itself."`
 	Bench  benchCommands `cmd:"" help:"Measure the gateway on this machine; ends by itself."`
+	Keys   keysCommands  `cmd:"" help:"List, replace and remove the keys that sign tokens and seal secrets."`
 	Verify verifyCommand `cmd:"" help:"Check that every accepted event has its fate or is queued; exits with 1 and what is wrong, if something is."`
 
 	BenchRelay benchRelayCommand `cmd:"" hidden:"" help:"Run the bare relay of a bench."`

@@ -276,7 +276,7 @@ func (c serveCommand) build(ctx context.Context, s streams, log *slog.Logger) (*
 	if err != nil {
 		return nil, err
 	}
-	return assemble(assembly{serveCommand: c, keys: keys, store: store, name: openLineage(c.Data, log), log: log})
+	return assemble(assembly{serveCommand: c, keys: keys, file: c.path(), store: store, name: openLineage(c.Data, log), log: log})
 }
 
 // connections is how many connections to the API there may be.
