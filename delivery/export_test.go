@@ -33,6 +33,12 @@ func RetryAfter(value string, now time.Time) time.Duration { return retryAfter(v
 // ClassOf classifies a transport's error.
 func ClassOf(err error) health.Class { return classify(err).class }
 
+// ControlKey is the key of an author's control on an entity, and OngoingKey that of the entity's list of ongoing authors.
+func ControlKey(e Entity, author string) string { return e.controlKey(author) }
+
+// OngoingKey is told of at ControlKey.
+func OngoingKey(e Entity) string { return e.ownKey() }
+
 // Seal and Open are the sealer's two ways.
 func (s *Sealer) Seal(secret Secret, owner, field string) string { return s.seal(secret, owner, field) }
 

@@ -23,9 +23,16 @@ type ledger struct {
 
 // readLedger reads the counters of a registration, or of a shard.
 func readLedger(fields map[string]string) ledger {
-	l := ledger{accepted: toInt(fields["c:accepted"]), fates: map[Fate]int64{}, queued: toInt(fields["qn"]), bytes: toInt(fields["qb"])}
+	l := readCounters(fields, "c:")
+	l.queued, l.bytes = toInt(fields["qn"]), toInt(fields["qb"])
+	return l
+}
+
+// readCounters reads the counters whose names begin with a prefix: a ledger without a queue.
+func readCounters(fields map[string]string, prefix string) ledger {
+	l := ledger{accepted: toInt(fields[prefix+"accepted"]), fates: map[Fate]int64{}}
 	for _, fate := range FinalFates() {
-		l.fates[fate] = toInt(fields["c:"+string(fate)])
+		l.fates[fate] = toInt(fields[prefix+string(fate)])
 	}
 	return l
 }

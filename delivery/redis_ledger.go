@@ -4,6 +4,7 @@ import (
 	"context"
 	_ "embed"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -14,6 +15,11 @@ import (
 
 //go:embed ledger.lua
 var ledgerLua string
+
+//go:embed ledgers.lua
+var ledgersLua string
+
+var ledgersScript = redis.NewScript(ledgersLua)
 
 // books are what the metrics tell of the whole store.
 type books struct {
@@ -182,27 +188,48 @@ func (b *bookkeeper) registrations(ctx context.Context, names []string) ([]shown
 	return shown, nil
 }
 
-// totals reads the ledger of the store in one step, or each shard's on a cluster, where it balances by itself.
-func (b *bookkeeper) totals(ctx context.Context, out *books) error {
-	pipe := b.store.client.TxPipeline()
-	if b.store.cluster {
-		pipe = b.store.client.Pipeline() // a transaction has one slot
+// ledgers reads the ledger of the store in one step, or that of each shard on a cluster, where each balances by itself.
+func (s *store) ledgers(ctx context.Context) ([]map[string]string, error) {
+	var keys []string
+	for sh := range health.Shard(health.Shards) {
+		keys = append(keys, ledgerKey(sh))
 	}
-	var ledgers []*redis.MapStringStringCmd
+	calls := []scriptCall{{keys, nil}}
+	if _, cluster := s.client.(*redis.ClusterClient); cluster {
+		calls = calls[:0]
+		for _, key := range keys {
+			calls = append(calls, scriptCall{[]string{key}, nil})
+		}
+	}
+	replies, errs := s.pipeline(ledgersScript, calls)
+	var all []map[string]string
+	for i, reply := range replies {
+		if errs[i] != nil {
+			return nil, fmt.Errorf("read the ledger of the store: %w", errs[i])
+		}
+		for _, fields := range reply {
+			all = append(all, toFields(fields))
+		}
+	}
+	return all, ctx.Err()
+}
+
+// totals reads the ledger of the store, and how many registrations each shard has.
+func (b *bookkeeper) totals(ctx context.Context, out *books) error {
+	ledgers, err := b.store.ledgers(ctx)
+	if err != nil {
+		return err
+	}
+	pipe := b.store.client.Pipeline()
 	var numbers []*redis.StringCmd
 	for sh := range health.Shard(health.Shards) {
-		ledgers = append(ledgers, pipe.HGetAll(ctx, ledgerKey(sh)))
 		numbers = append(numbers, pipe.HGet(ctx, hashesKey(sh), "#"))
 	}
 	b.store.trips.Add(1)
 	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
 		return err
 	}
-	for sh := range ledgers {
-		fields, err := ledgers[sh].Result()
-		if err != nil {
-			return err
-		}
+	for sh, fields := range ledgers {
 		out.total = out.total.plus(readLedger(fields), 1)
 		n, _ := numbers[sh].Int64() // none yet
 		for _, state := range []health.State{health.Degraded, health.Down} {

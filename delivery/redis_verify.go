@@ -34,7 +34,7 @@ const (
 // Verify holds everything in the store against everything else: of every registration the ledger (accepted is the sum of the fates and
 // of what is queued), the queue, the window, its place in due and judge and in the indexes; then the outbox, and keys that nobody has.
 // It changes nothing, and gateways may go on meanwhile: what must balance is read in one step of Redis, and what lies elsewhere is looked at
-// again before it is found missing. That somebody comes late is a finding only while a gateway runs. It needs no key: secrets stay sealed.
+// again before it is found missing. At last the sum over all registrations is held against the ledger of the store. That somebody comes late is a finding only while a gateway runs. It needs no key: secrets stay sealed.
 //
 // The counters of a registration go with it when it is deleted and the last of its events has its fate, so the sums are those of the
 // registrations that are there, not of all time.
@@ -44,6 +44,7 @@ func Verify(ctx context.Context, cfg VerifyConfig) (Verification, error) {
 	v := &verifier{
 		store: &store{clock: newClock(nil), client: cfg.Client, reach: newReach(cfg.Client, 0, slog.New(slog.DiscardHandler))}, script: redis.NewScript(health.Lua() + verifyLua), progress: cfg.Progress,
 		found: map[RegID]bool{}, indexes: map[string]bool{}, told: map[string]bool{},
+		talking: map[Entity]bool{}, controls: map[Entity]int64{}, states: map[health.State]int64{health.Degraded: 0, health.Down: 0},
 		result: Verification{Fates: map[Fate]int64{}, Findings: []Finding{}},
 	}
 	if v.progress == nil {
@@ -54,11 +55,14 @@ func Verify(ctx context.Context, cfg VerifyConfig) (Verification, error) {
 		do   func(context.Context) error
 	}{
 		{"begin", v.begin},
+		{"begin sums", v.beginSums},
 		{"find keys", v.scanKeys},
 		{"find registrations", v.scanShards},
 		{"read indexes", v.scanIndexes},
 		{"verify registrations", v.registrations},
+		{"verify sums", v.checkSums},
 		{"verify outbox", v.outbox},
+		{"verify conversations", v.conversations},
 	} {
 		if err := step.do(ctx); err != nil {
 			return Verification{}, fmt.Errorf("verify store: %s: %w", step.name, err)
@@ -80,6 +84,14 @@ type verifier struct {
 	registered [health.Shards]int64
 	totals     [health.Shards]string // the numbers of registrations as they were noted before
 	result     Verification
+
+	began  totals // before anything else was read
+	noted  ledger // the sum over all registrations
+	states map[health.State]int64
+	unread bool // something could not be read: the sums are not those of all
+
+	talking  map[Entity]bool  // entities with authors that are ongoing
+	controls map[Entity]int64 // authors whose control is kept
 }
 
 func (v *verifier) find(c Check, of, problem string) {
@@ -164,6 +176,7 @@ func (v *verifier) count(f facts) {
 		return
 	}
 	v.result.Registrations++
+	v.addUp(f)
 	l := f.ledger()
 	v.result.Accepted += l.accepted
 	v.result.Queued += l.queued
@@ -203,6 +216,7 @@ func (v *verifier) read(ctx context.Context, ids []RegID) ([]facts, error) {
 	for i, id := range ids {
 		p, err := readPage(id, replies[i], errs[i])
 		if err != nil && isSick(errs[i]) {
+			v.unread = true
 			v.find(CheckLedger, id.member(), "its keys cannot be read: "+errs[i].Error())
 			continue
 		}

@@ -98,6 +98,8 @@ func (v *verifier) sortKey(key string) {
 	switch noun {
 	case "told":
 		v.told[key] = true
+	case "own", "ctl":
+		v.sortConversation(key, noun, name)
 	case "st", "win", "q", "x":
 		id, err := parseMember(name)
 		if err != nil || !slices.Contains([]string{id.standingKey(), id.windowKey(), id.queueKey(), id.expiryKey()}, key) {

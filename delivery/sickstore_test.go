@@ -78,6 +78,7 @@ func TestR10FullStoreRefusesAtOnceAndDrains(t *testing.T) {
 		took = append(took, time.Since(began))
 		require.Equal(t, delivery.StoreFull, refusedAs(t, rc.Err))
 	}
+	require.EqualValues(t, size(5000, 300), scrape(t, r)["delivery_ledger_accepted_deliveries_total"], "the metrics tell the ledger of a full store")
 	release()
 	soon(t, func() bool { return verify(t, server.Client()).Queued == 0 }, "everything to be delivered while the store is full")
 	v := balanced(t, server.Client())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -147,7 +148,7 @@ func TestVerifyFindsEachThingThatIsBroken(t *testing.T) {
 		soon(t, func() bool { return verify(t, client).Queued == 2 }, "all but what is held")
 		r.stop()
 		s := &sabotage{t: t, client: client}
-		for _, b := range append(append(brokenLedgers(), brokenPlaces(s)...), brokenOutboxes(s)...) {
+		for _, b := range slices.Concat(brokenLedgers(), brokenPlaces(s), brokenConversations(), brokenOutboxes(s)) {
 			require.Empty(t, verify(t, client).Findings, "before: %s", b.name)
 			b.break_(s)
 			v := verify(t, client)
@@ -174,12 +175,40 @@ func TestVerifyFindsEachThingThatIsBroken(t *testing.T) {
 
 func brokenLedgers() []broken {
 	const sums = "delivered 0 + failed 10 + suppressed 0 + maintenance 0 + overflow 0 + expired 0 + withdrawn 0 + filtered 0 + queued "
+	const whole = "ledger pg:{*}:led: "
 	return []broken{
 		{
 			"one more accepted than there is",
 			func(s *sabotage) { s.do("HINCRBY", s.key("st", "e5"), "c:accepted", 1) },
 			func(s *sabotage) { s.do("HINCRBY", s.key("st", "e5"), "c:accepted", -1) },
-			[]string{"ledger " + e5 + ": accepted 13 != " + sums + "2"},
+			[]string{"ledger " + e5 + ": accepted 13 != " + sums + "2", whole + "the registrations do not add up to it: accepted 44, not 43"},
+		},
+		{
+			"a ledger of the store that has forgotten what its registrations know",
+			func(s *sabotage) {
+				s.kept = allKeys(s.t, s.client, "pg:*:led")[0]
+				s.do("HINCRBY", s.kept, "c:failed", -2)
+				s.do("HINCRBY", s.kept, "qn", 2)
+				s.do("HINCRBY", s.kept, "s:DOWN", 1)
+			},
+			func(s *sabotage) {
+				s.do("HINCRBY", s.kept, "c:failed", 2)
+				s.do("HINCRBY", s.kept, "qn", -2)
+				s.do("HINCRBY", s.kept, "s:DOWN", -1)
+			},
+			[]string{
+				"warning " + whole + "1 DEGRADED and 3 DOWN are noted, 1 and 2 are there: the metrics count wrong",
+				whole + "the registrations do not add up to it: failed 21, not 19; queued 2, not 4",
+			},
+		},
+		{
+			"a ledger of the store that does not balance",
+			func(s *sabotage) { s.do("HINCRBY", allKeys(s.t, s.client, "pg:*:led")[0], "c:accepted", 3) },
+			func(s *sabotage) { s.do("HINCRBY", allKeys(s.t, s.client, "pg:*:led")[0], "c:accepted", -3) },
+			[]string{
+				whole + "accepted 46 != delivered 15 + failed 21 + suppressed 1 + maintenance 1 + overflow 2 + expired 0 + withdrawn 0 + filtered 1 + queued 2",
+				whole + "the registrations do not add up to it: accepted 43, not 46",
+			},
 		},
 		{
 			"an event in the queue that nobody accepted",
@@ -195,7 +224,7 @@ func brokenLedgers() []broken {
 			"a queue that is noted longer than it is",
 			func(s *sabotage) { s.do("HINCRBY", s.key("st", "e1"), "qb", 7) },
 			func(s *sabotage) { s.do("HINCRBY", s.key("st", "e1"), "qb", -7) },
-			[]string{"queue " + e1 + ": 7 bytes are noted, 0 wait"},
+			[]string{whole + "the registrations do not add up to it: queued bytes 385, not 378", "queue " + e1 + ": 7 bytes are noted, 0 wait"},
 		},
 		{
 			"an event that will expire, and is not there",
@@ -297,6 +326,38 @@ func brokenPlaces(s *sabotage) []broken {
 			func(s *sabotage) { s.do("HSET", strings.ReplaceAll(s.key("st", "e1"), e1, ghost), "s", "DOWN") },
 			func(s *sabotage) { s.do("DEL", strings.ReplaceAll(s.key("st", "e1"), e1, ghost)) },
 			[]string{"warning leftover " + ghost + ": its standing or its window is left, but there is no such registration"},
+		},
+	}
+}
+
+func brokenConversations() []broken {
+	nowhere := delivery.Entity{CompanyKey: "acme", NetworkKey: "whatsapp", ExternalID: "nowhere"}
+	control, ongoing := delivery.ControlKey(nowhere, "a:/b"), delivery.OngoingKey(nowhere)
+	listed := delivery.OngoingKey(entity("e1"))
+	return []broken{
+		{
+			"control of an entity that is not there",
+			func(s *sabotage) {
+				s.do("HSET", control, "ot", "BOT")
+				s.do("ZADD", ongoing, 1, "a:/b")
+			},
+			func(s *sabotage) { s.do("DEL", control); s.do("DEL", ongoing) },
+			[]string{"warning leftover acme:whatsapp:nowhere: 1 authors have an owner or are ongoing, but there is no such entity"},
+		},
+		{
+			"control that no entity could have written",
+			func(s *sabotage) { s.do("HSET", control+":more", "ot", "BOT") },
+			func(s *sabotage) { s.do("DEL", control+":more") },
+			[]string{"warning leftover " + control + ":more: it belongs to no entity"},
+		},
+		{
+			"an ongoing author that nobody owns",
+			func(s *sabotage) {
+				s.do("ZADD", listed, time.Now().UnixMilli(), "nobody's")
+				s.do("ZADD", listed, time.Now().Add(-25*time.Hour).UnixMilli(), "forgotten")
+			},
+			func(s *sabotage) { s.do("ZREM", listed, "nobody's", "forgotten") },
+			[]string{"warning leftover " + listed + ": 1 authors are ongoing whose control is not there"},
 		},
 	}
 }
@@ -422,7 +483,7 @@ func TestVerifyMeasuresLongQueues(t *testing.T) {
 		require.EqualValues(t, 300, v.Queued)
 		s := &sabotage{t: t, client: client}
 		s.do("HINCRBY", s.key("st", "e1"), "qb", 1)
-		require.Len(t, verify(t, client).Findings, 1)
+		require.Len(t, verify(t, client).Findings, 2, "the queue, and the sum")
 	})
 }
 

@@ -58,6 +58,7 @@ func TestVerifyTellsWhetherARunningAndAStoppedGatewayBalance(t *testing.T) {
 	require.Contains(t, errs, "pulsegate: redis-server as a child, data in "+data+" does not balance\n")
 	require.Equal(t, `LEDGER: accepted is not the sum of the fates and of what is queued
   wrong  demo:chat:page-1:my-bot  accepted 4 != delivered 3 + failed 0 + suppressed 0 + maintenance 0 + overflow 0 + expired 0 + withdrawn 0 + filtered 0 + queued 0
+  wrong  pg:{*}:led               the registrations do not add up to it: accepted 4, not 3
 
 INDEX: registrations and indexes differ
   warning  demo:chat:page-2:my-bot  it stands in pg:app:demo:my-bot, but there is no such registration: readers leave it out
@@ -68,7 +69,7 @@ verified 1 registrations: accepted 4 != delivered 3 + failed 0 + suppressed 0 + 
 	require.Equal(t, 1, exit)
 	require.NoError(t, json.Unmarshal([]byte(out), &found))
 	require.False(t, found.Balanced)
-	require.Len(t, found.Findings, 2)
+	require.Len(t, found.Findings, 3)
 }
 
 const balancedLine = "verified 1 registrations: accepted 3 = delivered 3 + failed 0 + suppressed 0 + maintenance 0 + overflow 0 + expired 0 + withdrawn 0 + filtered 0 + queued 0\n"
