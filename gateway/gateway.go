@@ -26,6 +26,7 @@ const (
 type Config struct {
 	Carrier   Carrier
 	Tokens    *Tokens
+	Issuer    *Issuer                             // nil: only our own tokens are good
 	Access    *Access                             // nil: no token is known to be revoked, none is limited, and none is made here
 	Platform  Platform                            // nil: calls to be passed on are answered with 501
 	Metrics   Gatherer                            // nil: the ops listener has no /metrics
@@ -135,6 +136,11 @@ func (g *Gateway) getReadyz(ctx context.Context, c *call) (answer, error) {
 	if g.Access != nil {
 		if concern := g.Access.concern(); concern != "" {
 			missing = append(missing, concern)
+		}
+	}
+	if g.Issuer != nil {
+		if w := g.Issuer.warning(); w != "" {
+			warnings = append(warnings, w)
 		}
 	}
 	store := g.Carrier.Store()

@@ -180,7 +180,8 @@ func (t *Tokens) Verify(token string) (Claims, error) {
 // bearer is what is known of who has a token.
 type bearer struct {
 	Claims
-	name tokenName
+	name    tokenName
+	foreign bool // its token is another issuer's
 }
 
 // verify is Verify at the time of the store's clock: that of this machine may be wrong.

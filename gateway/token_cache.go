@@ -45,3 +45,10 @@ func (c *cache) keep(key [sha256.Size]byte, b bearer) {
 	}
 	c.good[key] = b
 }
+
+// empty forgets all tokens.
+func (c *cache) empty() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.good = nil
+}

@@ -71,8 +71,11 @@ func (g *Gateway) getToken(ctx context.Context, c *call) (answer, error) {
 // putToken replaces the token that the request came with; it stays good for ten minutes. The same call again, with the same token, is
 // answered with the same new token, so that it can be repeated when its answer was lost.
 func (g *Gateway) putToken(ctx context.Context, c *call) (answer, error) {
-	if g.Access == nil {
+	switch {
+	case g.Access == nil:
 		return answer{}, errNoAccess
+	case c.foreign:
+		return answer{}, say(errForbidden, "This token is refreshed by its issuer")
 	}
 	order := tokenOrder{what: "refresh", grace: appTokenGrace, old: c.name, oldUntil: c.Expires.Add(2 * tokenLeeway)}
 	data, err := g.audit(ctx, c, delivery.TokenRefresh, order, say(errTokenExists, "another token of this app is active: refresh that one"))

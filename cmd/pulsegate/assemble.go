@@ -37,6 +37,7 @@ type instance struct {
 	notifier *notify.Notifier
 	access   *gateway.Access
 	tokens   *gateway.Tokens
+	issuer   *gateway.Issuer // nil: none
 	gateway  *gateway.Gateway
 	tiers    *tierWatch
 	platform *notify.Platform     // nil: none
@@ -189,11 +190,15 @@ func (i *instance) newGateway() (*gateway.Gateway, error) {
 	if i.access, err = i.newAccess(); err != nil {
 		return nil, err
 	}
+	if i.issuer, err = i.newIssuer(i.log); err != nil {
+		return nil, err
+	}
 	registry := prometheus.NewRegistry()
 	cfg := gateway.Config{
 		Carrier:   i.carrier,
 		Tokens:    i.tokens,
 		Access:    i.access,
+		Issuer:    i.issuer,
 		BodyBytes: i.IngestBytes,
 		Metrics:   registry,
 		Tier:      i.tiers.tier, Concerns: i.tiers.concerns,
@@ -233,6 +238,9 @@ func (i *instance) run(ctx context.Context, ready func()) error {
 	i.work("tokens", 5*time.Second, i.access.Run)
 	if i.file != "" {
 		i.work("keys", 5*time.Second, (&keyWatch{instance: i}).Run)
+	}
+	if i.issuer != nil {
+		i.work("issuer", 5*time.Second, i.issuer.Run)
 	}
 	i.work("notices", 30*time.Second, i.notifier.Run)
 	i.work("delivery", 60*time.Second, i.carrier.Run)

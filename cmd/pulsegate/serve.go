@@ -42,10 +42,11 @@ type serveCommand struct {
 	MaxConnections    int           `help:"Connections to the API at once, though not more than half of the files that this process may open; past that, those are closed that have waited longest for a request." default:"16384"`
 	TokenRate         float64       `help:"Requests a second that one token is good for, over all gateways; 0: no limit. More are answered 429 with Retry-After." default:"20000"`
 	TokenBurst        int           `help:"Requests that one token is good for at once after a rest. Default: those of two seconds."`
-	HoldTime          time.Duration `help:"How long an event is held for a bot that is DOWN, where its registration holds events and sets no timeToLiveMs." default:"24h"`
-	AllowCallback     []string      `help:"Private addresses that callbacks may reach, as a CIDR or the word loopback; repeatable." placeholder:"CIDR"`
-	CallbackCA        string        `help:"File of PEM certificates that callbacks are trusted by, beside this machine's." name:"callback-ca" placeholder:"FILE"`
-	AllowHTTP         bool          `help:"Let callbacks be plain http." name:"allow-http"`
+	issuerFlags
+	HoldTime      time.Duration `help:"How long an event is held for a bot that is DOWN, where its registration holds events and sets no timeToLiveMs." default:"24h"`
+	AllowCallback []string      `help:"Private addresses that callbacks may reach, as a CIDR or the word loopback; repeatable." placeholder:"CIDR"`
+	CallbackCA    string        `help:"File of PEM certificates that callbacks are trusted by, beside this machine's." name:"callback-ca" placeholder:"FILE"`
+	AllowHTTP     bool          `help:"Let callbacks be plain http." name:"allow-http"`
 
 	SMTP     string `help:"Where mails go: smtp[s]://user:pass@host:port. Default: notices are listed and logged only." name:"smtp" placeholder:"URL"`
 	MailFrom string `help:"Sender of mails; needed with --smtp." placeholder:"ADDRESS"`
@@ -62,7 +63,7 @@ type serveCommand struct {
 
 // Validate refuses settings that cannot be kept or contradict each other, before anything is opened.
 func (c serveCommand) Validate() error {
-	for _, check := range []func() error{c.checkAddresses, c.checkStore, c.checkRules, c.checkCallbacks, c.checkMail, c.checkPlatform} {
+	for _, check := range []func() error{c.checkAddresses, c.checkStore, c.checkRules, c.checkCallbacks, c.checkMail, c.checkPlatform, c.issuerFlags.check} {
 		if err := check(); err != nil {
 			return err
 		}

@@ -21,11 +21,17 @@ type tokenCommands struct {
 type tokenRevokeCommand struct {
 	storeFlags
 	keyFlags
-	ID string `help:"Id of the token, its jti. Default: the token is the first line of standard input." name:"jti" placeholder:"ID"`
+	Issuer string `help:"Name of the issuer of the token, if it is not one of ours; with --jti." placeholder:"NAME"`
+	ID     string `help:"Id of the token, its jti. Default: the token is the first line of standard input." name:"jti" placeholder:"ID"`
 }
 
-// Validate refuses a Redis that cannot be read.
-func (c tokenRevokeCommand) Validate() error { return c.check() }
+// Validate refuses a Redis that cannot be read, and settings that do not go together.
+func (c tokenRevokeCommand) Validate() error {
+	if c.Issuer != "" && c.ID == "" {
+		return wrongSetting("--issuer: needs --jti")
+	}
+	return c.check()
+}
 
 // unknownEnd is for how long a token is known as revoked of which only the id is known.
 const unknownEnd = 10 * 365 * 24 * time.Hour
@@ -45,7 +51,7 @@ func (c tokenRevokeCommand) Run(s streams, log *slog.Logger) error {
 		id, until = claims.ID, claims.Expires
 	}
 	return c.use(c.Data, s.err, log, func(ctx context.Context, store *gateway.AccessStore) error {
-		fresh, err := store.Revoke(ctx, "", id, until)
+		fresh, err := store.Revoke(ctx, c.Issuer, id, until)
 		if err != nil {
 			return err
 		}
