@@ -22,8 +22,20 @@ func onBothStores(t *testing.T, contract func(t *testing.T, client redis.Univers
 	t.Run("in process", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) { contract(t, newMiniredis(t)) })
 	})
-	t.Run("redis-server", func(t *testing.T) { contract(t, newRedisServer(t)) })
-	t.Run("cluster", func(t *testing.T) { contract(t, emptyCluster(t)) })
+	t.Run("redis-server", func(t *testing.T) {
+		client := newRedisServer(t)
+		watchKeys(t, client)
+		contract(t, client)
+	})
+	t.Run("cluster", func(t *testing.T) {
+		client := emptyCluster(t)
+		contract(t, client)
+		for _, node := range cluster.Nodes {
+			said, err := node.Client().Info(t.Context(), "errorstats").Result()
+			require.NoError(t, err)
+			require.NotContains(t, said, "CROSSSLOT")
+		}
+	})
 }
 
 // newRedisServer starts a redis-server of the test's own.
@@ -38,10 +50,11 @@ var cluster struct {
 	*rig.Cluster
 }
 
-// emptyCluster returns a client of a cluster of three masters that holds nothing.
+// emptyCluster returns a client of a cluster of three masters that holds nothing; in full size each has a replica.
 func emptyCluster(t testing.TB) redis.UniversalClient {
-	cluster.start.Do(func() { cluster.Cluster = rig.StartCluster(&cluster.owner, 3, 0) })
-	for _, node := range cluster.Nodes {
+	const masters = 3
+	cluster.start.Do(func() { cluster.Cluster = rig.StartCluster(&cluster.owner, masters, size(masters, 0)) })
+	for _, node := range cluster.Nodes[:masters] {
 		require.NoError(t, node.Client().FlushAll(t.Context()).Err())
 	}
 	return cluster.NewClient(t)
