@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -52,8 +53,9 @@ func bodyFor(r gateway.Route) string {
 	}
 }
 
-func TestEveryRouteIsOpenToItsScopesOnly(t *testing.T) {
+func TestE06EveryRouteIsOpenToItsScopesOnly(t *testing.T) {
 	rows := matrix()
+	t.Attr("measured", fmt.Sprintf("%d routes x nobody, source, own bot, other bot, other company, admin: as the table says", len(rows)))
 	for _, r := range gateway.Routes() {
 		want, ok := rows[r.Name]
 		require.True(t, ok, "route %s is missing in the matrix", r.Name)
