@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"regexp"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -168,8 +167,8 @@ func (g *graveyard) deadly(m moment) deed {
 // TestM05KilledAnywhere kills the processes that tell, at any call to the store and at any mail, while bots of three contacts change
 // and flap. In the end each notice stands in one mail, which may have come again, and no notice in none.
 func TestM05KilledAnywhere(t *testing.T) {
-	seeds, seconds := sized(1, 8), sized(60, 240)
-	defer debug.SetGCPercent(debug.SetGCPercent(800)) // the store in memory makes much garbage
+	t.Parallel() // it lives in fake time
+	seeds, seconds := sized(1, 8), sized(30, 240)
 	deaths, notices, again, mails := 0, 0, 0, 0
 	for seed := range seeds {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {

@@ -2,7 +2,6 @@ package main_test
 
 import (
 	"fmt"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -19,8 +18,8 @@ import (
 
 // TestH02DownForAnHour keeps a bot off for an hour, with five gateways and messages all the while.
 func TestH02DownForAnHour(t *testing.T) {
+	t.Parallel() // it lives in fake time
 	minutes := sized(8, 60)
-	defer debug.SetGCPercent(debug.SetGCPercent(800)) // the store in memory makes much garbage
 	synctest.Test(t, func(t *testing.T) {
 		s := openScene(t, storyStore(t))
 		for range 5 {
@@ -85,6 +84,7 @@ func (s *scene) story(began time.Time) []string {
 
 // TestR20WrongWallClocksChangeNothing plays the same outage with right and with wrong clocks.
 func TestR20WrongWallClocksChangeNothing(t *testing.T) {
+	t.Parallel() // it lives in fake time
 	play := func(t *testing.T, wrong ...time.Duration) (lines, tries []string) {
 		synctest.Test(t, func(t *testing.T) {
 			s := openScene(t, storyStore(t))
@@ -112,11 +112,11 @@ func TestR20WrongWallClocksChangeNothing(t *testing.T) {
 
 // TestR21StoreClockThatJumpsBack plays an outage on a store whose clock goes back five seconds at some moment, as after a failover.
 func TestR21StoreClockThatJumpsBack(t *testing.T) {
+	t.Parallel() // it lives in fake time
 	var moments []int
 	for second := sized(282, 32); second < 530; second += sized(500, 11) {
 		moments = append(moments, second)
 	}
-	defer debug.SetGCPercent(debug.SetGCPercent(800))
 	steady := jumpingOutage(t, -1)
 	most := 0
 	for _, at := range moments {

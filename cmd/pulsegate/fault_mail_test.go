@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"net/textproto"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -208,8 +207,8 @@ func openSick(t testing.TB) (*scene, *sickbay) {
 // TestM02SickMailServers makes a mail server sick in one way after the other, each for minutes, at whose beginning a bot fails. Events are
 // delivered as before, and in the end there is exactly one mail.
 func TestM02SickMailServers(t *testing.T) {
+	t.Parallel() // it lives in fake time
 	minutes, tries := sized(3, 10), sized(2, 3)
-	defer debug.SetGCPercent(debug.SetGCPercent(800)) // the store in memory makes much garbage
 	tried := 0
 	for _, f := range mailFaults {
 		t.Run(f.name, func(t *testing.T) {

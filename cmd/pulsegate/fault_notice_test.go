@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -145,6 +144,7 @@ func (s *scene) timeline(n int) []listed {
 // TestM04ManyBotsOfOneContactAreToldOfTogether lets a hundred bots of one contact fail within ten seconds. What came first goes out at
 // once, and all the rest in one mail a minute later.
 func TestM04ManyBotsOfOneContactAreToldOfTogether(t *testing.T) {
+	t.Parallel() // it lives in fake time
 	bots := sized(30, 100)
 	synctest.Test(t, func(t *testing.T) {
 		s := openScene(t, storyStore(t))
@@ -203,8 +203,8 @@ func TestM04ManyBotsOfOneContactAreToldOfTogether(t *testing.T) {
 
 // TestH05FlappingBotOfTwoGateways lets a bot fail every ten seconds for half an hour, with an outage in the middle.
 func TestH05FlappingBotOfTwoGateways(t *testing.T) {
-	minutes := sized(10, 30)
-	defer debug.SetGCPercent(debug.SetGCPercent(800)) // the store in memory makes much garbage
+	t.Parallel() // it lives in fake time
+	minutes := sized(4, 30)
 	synctest.Test(t, func(t *testing.T) {
 		s := openScene(t, storyStore(t))
 		judging := rules(health.Rules{Window: 4 * time.Second, MinAttempts: 3, Pause: 20 * time.Second})

@@ -3,6 +3,7 @@ package main_test
 import (
 	"bytes"
 	"os"
+	"runtime/debug"
 	"testing"
 
 	"github.com/redis/go-redis/v9"
@@ -20,6 +21,7 @@ func TestMain(m *testing.M) {
 	case os.Getenv("PULSEGATE_TEST_RUN") != "":
 		os.Exit(main.Run(os.Args[1:], os.Stdout, os.Stderr))
 	default:
+		debug.SetGCPercent(400) // the store in memory makes much garbage
 		os.Exit(m.Run())
 	}
 }

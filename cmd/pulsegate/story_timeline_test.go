@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,16 +23,17 @@ var update = flag.Bool("update", false, "write the timelines anew, from what hap
 // TestTimelines plays each story of testdata/timelines on fake time and compares what happens with what is written there, to the
 // second. How to read them is told in testdata/timelines/README.txt.
 func TestTimelines(t *testing.T) {
+	t.Parallel() // it lives in fake time
 	files, err := filepath.Glob(filepath.Join("..", "..", "testdata", "timelines", "*.txt"))
 	require.NoError(t, err)
 	require.NotEmpty(t, files)
-	defer debug.SetGCPercent(debug.SetGCPercent(800)) // the store in memory makes much garbage
 	for _, file := range files {
 		name := strings.TrimSuffix(filepath.Base(file), ".txt")
 		if name == "README" {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			text, err := os.ReadFile(file)
 			require.NoError(t, err)
 			var told string

@@ -316,6 +316,7 @@ func storyClient(t testing.TB, m *miniredis.Miniredis) redis.UniversalClient {
 			return main.NewRoomyPipe(conn), nil // else a long pipeline would not come to its end
 		},
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
+		PoolSize:                 4096, // go-redis shares the timers of those who wait for a connection, and those of fake time may not leave it
 		MaxRetries:               -1, ContextTimeoutEnabled: true, DisableIdentity: true, Protocol: 2,
 	})
 	t.Cleanup(func() { _ = c.Close() })
