@@ -144,6 +144,7 @@ func (a *authority) askOn(t testing.TB, addr string, n int) (asked, failed *atom
 	for i := range n {
 		transport := &http.Transport{
 			TLSClientConfig: &tls.Config{RootCAs: a.pool}, ForceAttemptHTTP2: i%2 == 0,
+			MaxConnsPerHost: 1, // the one that has just answered is not idle at once
 			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 				opened.Add(1)
 				return new(net.Dialer).DialContext(ctx, network, address)
