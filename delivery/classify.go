@@ -4,8 +4,13 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"net"
+	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -90,21 +95,44 @@ func harmless(s string) string {
 	}, strings.ToValidUTF8(s, ""))
 }
 
+// spellings are the ways in which a secret may stand in what a bot sends back: in JSON, in an error that quotes it, in a URL, in base64.
+func spellings(secret string) []string {
+	list := []string{secret}
+	for _, s := range []string{
+		jsonText(secret, true), jsonText(secret, false), strconv.Quote(secret)[1 : len(strconv.Quote(secret))-1], url.QueryEscape(secret), url.PathEscape(secret),
+		base64.StdEncoding.EncodeToString([]byte(secret)), base64.RawURLEncoding.EncodeToString([]byte(secret)), hex.EncodeToString([]byte(secret)),
+	} {
+		if !slices.Contains(list, s) {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// jsonText is a text as it stands in a JSON string.
+func jsonText(s string, html bool) string {
+	var b strings.Builder
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(html)
+	if enc.Encode(s) != nil { // a text can always be written
+		return s
+	}
+	return strings.TrimSuffix(strings.TrimPrefix(strings.TrimSpace(b.String()), `"`), `"`)
+}
+
 // withoutSecrets is a text of the bot's without the credentials of the call, which a bot may well send back.
 func (p call) withoutSecrets(text string) string {
 	secrets := []string{string(p.creds.Secret), string(p.oldSecret)}
 	if p.creds.Type != HMAC {
 		secrets = append(secrets, strings.TrimPrefix(basicAuth(p.creds.Identity, p.creds.Secret), "Basic "))
 	}
+	var spelt []string
 	for _, s := range secrets {
-		if quoted := strconv.Quote(s); quoted != `"`+s+`"` { // as some errors show what a bot wrote
-			secrets = append(secrets, quoted[1:len(quoted)-1])
+		if s != "" {
+			spelt = append(spelt, spellings(s)...)
 		}
 	}
-	for _, s := range secrets {
-		if s == "" {
-			continue
-		}
+	for _, s := range spelt {
 		text = strings.ReplaceAll(text, s, "[credentials]")
 		for n := min(len(s)-1, len(text)); n >= 4; n-- { // cut off where the reading ended
 			if strings.HasSuffix(text, s[:n]) {

@@ -191,7 +191,7 @@ func TestDeleteThatFailsHasAnAnswerOfItsOwn(t *testing.T) {
 	require.Contains(t, res.Body.String(), `"errors":["Unable to delete registration"]`)
 }
 
-func TestPanicBecomesOneAnswerAndOneLineWithoutThePayload(t *testing.T) {
+func TestE14PanicBecomesOneAnswerAndOneLineWithoutThePayload(t *testing.T) {
 	s := newStage(t)
 	s.carrier.panics = true
 	res := s.do(t, s.as(t, gateway.ScopeSource, "acme"), http.MethodPost, "/bots/v3/events", message("a", `"private words"`))

@@ -97,6 +97,10 @@ func (p *Platform) Pass(ctx context.Context, method, at string, body []byte) (st
 	if err != nil {
 		return 0, nil, nil, fmt.Errorf("read answer of platform: %w", withoutURL(err))
 	}
+	if p.token != "" { // which the platform may well send back, and the bot must not have
+		answer = bytes.ReplaceAll(answer, []byte(p.token), []byte("[token]"))
+		answer = answer[:min(len(answer), answerBytes)]
+	}
 	return res.StatusCode, ownHeader(res.Header), answer, nil
 }
 

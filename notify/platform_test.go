@@ -314,7 +314,7 @@ func TestPassHandsOverTheCallAndItsAnswer(t *testing.T) {
 		for _, gone := range []string{"Set-Cookie", "X-Hop", "Connection", "Content-Length", "Transfer-Encoding"} {
 			require.Empty(t, header.Get(gone), gone)
 		}
-		require.True(t, strings.HasPrefix(string(answer), `POST /care/bots/v3/respond?x=1 Bearer t0ken {"a":1}`))
+		require.True(t, strings.HasPrefix(string(answer), `POST /care/bots/v3/respond?x=1 Bearer [token] {"a":1}`))
 		require.Len(t, answer, 64<<10)
 	})
 }

@@ -3,6 +3,7 @@ package notify
 import (
 	"context"
 	"crypto/tls"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
@@ -109,7 +110,24 @@ func (p *postman) send(ctx context.Context, l letter) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("talk to mail server: no end within %v", p.limit)
 	}
-	return fault(err)
+	return p.hushed(fault(err))
+}
+
+// hushed is an error without the password, which a server may well send back.
+func (p *postman) hushed(err error) error {
+	if p.password == "" {
+		return err
+	}
+	password := string(p.password)
+	hush := strings.NewReplacer(
+		password, "[password]", base64.StdEncoding.EncodeToString([]byte(password)), "[password]",
+		base64.StdEncoding.EncodeToString([]byte("\x00"+p.user+"\x00"+password)), "[password]", strings.Trim(strconv.Quote(password), `"`), "[password]", // as errors show what a server said
+	)
+	var refused *refusal
+	if errors.As(err, &refused) {
+		return &refusal{hush.Replace(refused.why), refused.contact}
+	}
+	return errors.New(hush.Replace(err.Error()))
 }
 
 func (p *postman) client(ctx context.Context, call *conversation) (*gomail.Client, error) {
