@@ -33,6 +33,8 @@ type Carrier struct {
 	metrics *metrics
 	ahead   readAhead
 	turns   turns
+	judging chan [health.Shards][]string // whom the timer has to judge
+	unwell  sparing                      // of registrations that the store keeps from being served or judged
 	parser  Parser
 	books   *bookkeeper
 
@@ -85,6 +87,7 @@ func New(cfg Config) (*Carrier, error) {
 	c := &Carrier{
 		cfg: cfg, store: newStore(cfg), views: newViews(viewsBytes), guard: newGuard(cfg.Guard), log: cfg.Log,
 		slots: newSlots(cfg.InFlight), signal: make(chan struct{}, 1), renewed: make(chan struct{}, 1), lanes: map[RegID]*lane{}, metrics: newMetrics(),
+		judging: make(chan [health.Shards][]string),
 	}
 	c.turns.most = int64(orDefault(cfg.Lanes, lanesMost))
 	c.books = newBookkeeper(c.store, orDefault(cfg.MetricsRegistrations, booksDefault), c.log)
@@ -169,6 +172,7 @@ func (c *Carrier) Run(ctx context.Context) error {
 	probing, stop := context.WithCancel(context.WithoutCancel(ctx))
 	probes.Go(func() { c.store.reach.run(probing) })
 	loops.Go(func() { c.lookLoop(ctx) })
+	loops.Go(func() { c.judgeLoop(ctx) })
 	loops.Go(func() { c.wakeLoop(ctx) })
 	<-ctx.Done()
 	loops.Wait()
@@ -214,10 +218,11 @@ func (c *Carrier) lookLoop(ctx context.Context) {
 		var shards sync.WaitGroup
 		claims, left := c.turns.claims(c.ahead.lanes.Load()), [health.Shards]bool{}
 		for i := range found {
-			shards.Go(func() { left[i] = c.attend(ctx, found[i], claims[i]) })
+			shards.Go(func() { left[i] = c.attend(found[i], claims[i]) })
 		}
 		shards.Wait()
 		c.turns.crowded.Store(slices.Contains(left[:], true))
+		c.handOver(found)
 		select {
 		case <-ctx.Done():
 			return
@@ -250,8 +255,8 @@ func (c *Carrier) prepare(ctx context.Context) {
 	}
 }
 
-// attend claims at most so many registrations of a shard, judges, and says whether it left any that are due.
-func (c *Carrier) attend(ctx context.Context, l looked, claims int) (left bool) {
+// attend claims at most so many registrations of a shard, and says whether it left any that are due.
+func (c *Carrier) attend(l looked, claims int) (left bool) {
 	for _, m := range l.due {
 		if claims == 0 {
 			left = true
@@ -266,28 +271,54 @@ func (c *Carrier) attend(ctx context.Context, l looked, claims int) (left bool) 
 			claims--
 		}
 	}
-	for _, m := range l.judge {
-		if id, err := parseMember(m); err == nil && ctx.Err() == nil {
-			c.rejudge(ctx, id)
-		}
-	}
 	if l.outbox > 0 {
 		c.changed()
 	}
 	return left
 }
 
+// handOver gives those who are to be judged to the timer, unless it is still busy with others: then the next look finds them again.
+func (c *Carrier) handOver(found [health.Shards]looked) {
+	var due [health.Shards][]string
+	for i := range found {
+		due[i] = found[i].judge
+	}
+	select {
+	case c.judging <- due:
+	default:
+	}
+}
+
+// judgeLoop is the timer. It is not part of the look, so that many judgements keep nobody from being claimed.
+func (c *Carrier) judgeLoop(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case due := <-c.judging:
+			var shards sync.WaitGroup
+			for _, members := range due {
+				shards.Go(func() {
+					for _, m := range members {
+						if id, err := parseMember(m); err == nil && ctx.Err() == nil {
+							c.rejudge(ctx, id)
+						}
+					}
+				})
+			}
+			shards.Wait()
+		}
+	}
+}
+
 // rejudge is the timer's judgement of one registration: outcomes may have left its window.
 func (c *Carrier) rejudge(ctx context.Context, id RegID) {
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
-	defer cancel()
-	c.store.trips.Add(1)
-	r, err := c.store.health.Rejudge(ctx, id.healthKeys())
+	r, err := c.store.rejudge(ctx, id)
 	if err != nil {
 		return // the next look repeats it
 	}
 	if _, err := c.judge(ctx, id, r); err != nil {
-		c.log.Warn("judgement not stored, will be repeated", "registration", id.member(), "error", err)
+		c.unwell.warn(c.log, "judgements not stored, will be repeated", id, err)
 	}
 }
 

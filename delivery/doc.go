@@ -127,6 +127,8 @@
 //   - Who changed what is noted before it is done, and again when it is done: a note that has no end is listed as unknown, so the audit trail
 //     can say too much but never too little. One note behind the change would be lost with the process that was about to write it. It lies in
 //     the company's slot, not the entity's, so that a company's trail is one list; that costs a change two round trips.
+//   - Of the round trips that lanes and the timer make on their own (transitions, judgements, registrations) eight are under way at once: what
+//     thousands of lanes want at one moment takes no connection from the batches, and the timer keeps no look from claiming.
 //   - Whether a store has lost something is looked at twice a second, but closely only while somebody has work, or had since, and every 8 s:
 //     otherwise two questions about all shards tell enough.
 //   - A gateway tells which sealing keys it has by the name of a channel that it listens to: the server forgets that with its connection, and

@@ -16,11 +16,10 @@ func (c *Carrier) judge(ctx context.Context, id RegID, r health.Reading) (bool, 
 		return false, nil
 	}
 	var made health.Transition
-	done, err := c.store.health.Transit(ctx, id.healthKeys(), r, v, func(t health.Transition) []health.OutboxEntry {
+	done, err := c.store.transit(ctx, id, r, v, func(t health.Transition) []health.OutboxEntry {
 		made = t
 		return transitionEntries(id, t)
 	})
-	c.store.trips.Add(1)
 	if err != nil {
 		return true, unavailable("make transition", err)
 	}

@@ -101,7 +101,7 @@ func (l *lane) storeAway(err error) bool {
 		return true // stopping, or the lease was never ours; until then the reply that was lost may have given it
 	}
 	if l.backoff == 0 {
-		l.c.log.Warn("registration is not served for the moment", "registration", l.id.member(), "outcomes", len(l.outcomes), "error", err)
+		l.c.unwell.warn(l.c.log, "registrations are not served for the moment", l.id, err)
 	}
 	l.backoff = min(max(2*l.backoff, 100*time.Millisecond), time.Second)
 	timer := time.NewTimer(l.backoff)
@@ -144,11 +144,9 @@ func (l *lane) judgeNow() bool {
 	if len(l.outcomes) > 0 {
 		return false // more to settle first
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
-	defer cancel()
-	changed, err := l.c.judge(ctx, l.id, l.state.reading)
+	changed, err := l.c.judge(context.Background(), l.id, l.state.reading)
 	if err != nil {
-		l.c.log.Warn("judgement not stored, will be repeated", "registration", l.id.member(), "error", err)
+		l.c.unwell.warn(l.c.log, "judgements not stored, will be repeated", l.id, err)
 	}
 	return changed
 }
@@ -161,7 +159,11 @@ func (l *lane) reload() error {
 	v := l.c.views.get(l.id.Entity)
 	if v == nil || v.version != l.state.version {
 		var err error
-		if v, err = l.c.viewOf(l.tryCtx, l.id.Entity, true); err != nil {
+		err = l.c.store.single(l.tryCtx, func(ctx context.Context) error {
+			v, err = l.c.viewOf(ctx, l.id.Entity, true)
+			return err
+		})
+		if err != nil {
 			return err
 		}
 	}

@@ -73,6 +73,7 @@ type store struct {
 	hold    time.Duration // time to live of what is held
 	cluster bool          // a script has one slot
 	trips   atomic.Int64  // round trips, for the metrics
+	singles chan struct{} // round trips that lanes and the timer make on their own
 	worked  atomic.Bool   // something was accepted, settled or changed since the keeper looked
 	scripts scripts
 	reach   *reach
@@ -97,7 +98,7 @@ func newStore(cfg Config) *store {
 	cfg.Client.AddHook(known)
 	return &store{
 		clock: newClock(cfg.Clock), reach: known, sick: newAilments(cfg.Log), replicas: cfg.Replicas, cluster: cluster, client: cfg.Client, health: health.NewStore(cfg.Client, cfg.Rules), sealer: cfg.Sealer, window: cfg.Rules.Window,
-		hold: cfg.HoldTime, lineage: cfg.Lineage,
+		hold: cfg.HoldTime, lineage: cfg.Lineage, singles: make(chan struct{}, singlesMost),
 		scripts: scripts{
 			accept: lua(commonLua, acceptLua), settle: lua(commonLua, settleLua), look: lua(lookLua), change: lua(commonLua, changeLua),
 			control: lua(controlLua), handoffs: lua(commonLua, handoffsLua), take: lua(takeLua), update: lua(updateLua), gather: lua(gatherLua), mark: lua(markLua),

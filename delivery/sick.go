@@ -51,3 +51,31 @@ func (a *ailments) note(of, problem string, err any) {
 	a.told[of] = time.Now()
 	a.log.Error(problem, "of", of, "error", err)
 }
+
+// sparing is said of many at once: the first is told of at once, and those after it by their number, in one line for each stretch of time.
+// Its zero value is ready. Safe for concurrent use.
+type sparing struct {
+	mu    sync.Mutex
+	said  map[string]time.Time // by what was said
+	since map[string]int       // untold
+}
+
+const sparingFor = 10 * time.Second
+
+// warn says what is wrong with one of them, or keeps it for later.
+func (s *sparing) warn(log *slog.Logger, what string, id RegID, err error) {
+	s.mu.Lock()
+	if s.said == nil {
+		s.said, s.since = map[string]time.Time{}, map[string]int{}
+	}
+	s.since[what]++
+	n := s.since[what]
+	tell := time.Since(s.said[what]) >= sparingFor
+	if tell {
+		s.said[what], s.since[what] = time.Now(), 0
+	}
+	s.mu.Unlock()
+	if tell {
+		log.Warn(what, "registrations", n, "one", id.member(), "error", err)
+	}
+}
