@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,7 +30,7 @@ type step struct {
 // steps is any step. A history is drawn before it is played, so that rapid can make it small.
 func steps() *rapid.Generator[step] {
 	kinds := []string{"send", "send", "send", "send", "send", "bot", "bot", "pass", "pass", "crash", "join", "redeliver", "mode", "change"}
-	waits := []int{0, 1, 20, 60, 400, 400, 400, 2500, 7000, 13000}
+	waits := []int{0, 0, 1, 1, 20, 20, 60, 60, 400, 400, 400, 400, 400, 400, 1200, 2500, 2500, 3500, 7000, 13000} // the long ones cost the most
 	return rapid.Custom(func(t *rapid.T) step {
 		return step{
 			kind: rapid.SampledFrom(kinds).Draw(t, "kind"), pick: rapid.IntRange(0, 1000).Draw(t, "pick"), n: rapid.IntRange(1, 4).Draw(t, "n"),
@@ -45,7 +46,7 @@ func (w *world) play(list []step) error {
 	for i, s := range list {
 		synctest.Wait()
 		before, began := w.standing(), time.Now()
-		if w.trace = append(w.trace, w.seen(i, s)); len(w.trace) > 12 {
+		if w.trace = append(w.trace, w.seen(i, s, before)); len(w.trace) > 12 {
 			w.trace = w.trace[1:]
 		}
 		if err := w.do(s); err != nil {
@@ -284,30 +285,48 @@ func setFlag(t testing.TB, name, value string) {
 }
 
 func TestR23RandomHistoriesAgreeWithTheModel(t *testing.T) {
-	histories, length, total := size(1_000, 8), size(100, 50), 0
+	const parts = 4 // side by side
+	histories, length := size(1_000, 8)/parts, size(100, 50)
 	setFlag(t, "rapid.checks", strconv.Itoa(histories))
 	setFlag(t, "rapid.nofailfile", "true")
-	fates := map[delivery.Fate]int{}
-	rapid.Check(t, func(rt *rapid.T) {
-		list := rapid.SliceOfN(steps(), length, length).Draw(rt, "history")
-		var err error
-		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t)
-			if err = w.play(list); err != nil {
-				err = fmt.Errorf("%w\n%s", err, strings.Join(w.trace, "\n"))
-			}
-			for _, d := range w.model.all {
-				fates[d.fate]++
-			}
-		})
-		if err != nil {
-			rt.Fatalf("%v", err)
+	var mu sync.Mutex
+	fates, total := map[delivery.Fate]int{}, 0
+	t.Cleanup(func() {
+		var seen []string
+		for _, f := range slices.Sorted(maps.Keys(fates)) {
+			seen = append(seen, fmt.Sprintf("%d %s", fates[f], f))
 		}
-		total += length
+		t.Attr("measured", fmt.Sprintf("%d random steps, 0 mismatches: %s", total, strings.Join(seen, ", ")))
 	})
-	var seen []string
-	for _, f := range slices.Sorted(maps.Keys(fates)) {
-		seen = append(seen, fmt.Sprintf("%d %s", fates[f], f))
+	for part := range parts {
+		t.Run(fmt.Sprint("part ", part), func(t *testing.T) {
+			t.Parallel()
+			rapid.Check(t, func(rt *rapid.T) {
+				list := rapid.SliceOfN(steps(), length, length).Draw(rt, "history")
+				made := playHistory(t, rt, list)
+				mu.Lock()
+				defer mu.Unlock()
+				for _, d := range made {
+					fates[d.fate]++
+				}
+				total += length
+			})
+		})
 	}
-	t.Attr("measured", fmt.Sprintf("%d random steps, 0 mismatches: %s", total, strings.Join(seen, ", ")))
+}
+
+// playHistory plays a history in a world of its own, and returns what was made.
+func playHistory(t *testing.T, rt *rapid.T, list []step) (all []*made) {
+	var err error
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		if err = w.play(list); err != nil {
+			err = fmt.Errorf("%w\n%s", err, strings.Join(w.trace, "\n"))
+		}
+		all = w.model.all
+	})
+	if err != nil {
+		rt.Fatalf("%v", err)
+	}
+	return all
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"testing"
@@ -63,6 +64,7 @@ func emptyCluster(t testing.TB) redis.UniversalClient {
 // TestMain ends what outlives a test.
 func TestMain(m *testing.M) {
 	redis.SetLogger(mute{})
+	debug.SetGCPercent(400) // the store in memory makes much garbage
 	status := m.Run()
 	cluster.owner.end()
 	os.Exit(status)

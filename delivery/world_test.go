@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -26,6 +27,7 @@ type world struct {
 	replicas []*replica
 	clients  map[*replica]redis.UniversalClient
 	number   int
+	key      string // of the registration's standing
 
 	mu     sync.Mutex
 	answer string // ok, fail or hang
@@ -44,6 +46,7 @@ func newWorld(t testing.TB) *world {
 	w.join()
 	require.NoError(t, w.replicas[0].Create(t.Context(), w.registration()))
 	w.model.reset = time.Now()
+	w.key = onlyKey(t, w.client, "pg:*:st:*")
 	return w
 }
 
@@ -108,16 +111,12 @@ func (w *world) serve(q request) int {
 }
 
 // seen is a line of the story, for whoever must find out what went wrong.
-func (w *world) seen(i int, s step) string {
-	m, h := &w.model, w.standing()
-	st, due := map[string]string{}, ""
-	for _, key := range allKeys(w.t, w.client, "pg:*:st:*") {
-		st = w.client.HGetAll(w.t.Context(), key).Val()
-	}
-	for _, key := range allKeys(w.t, w.client, "pg:*:due") {
-		for _, z := range w.client.ZRangeWithScores(w.t.Context(), key, 0, -1).Val() {
-			due = time.UnixMilli(int64(z.Score)).UTC().Format("05.000")
-		}
+func (w *world) seen(i int, s step, h health.Standing) string {
+	m, due := &w.model, ""
+	st := w.client.HGetAll(w.t.Context(), w.key).Val()
+	tag, _, _ := strings.Cut(w.key, "}")
+	for _, z := range w.client.ZRangeWithScores(w.t.Context(), tag+"}:due", 0, -1).Val() {
+		due = time.UnixMilli(int64(z.Score)).UTC().Format("05.000")
 	}
 	return fmt.Sprintf("%s %d %s %+v: bot %s, %s hold %v ttl %v, %s paused to %s, %d wait, lease of %.4s, due %s, xp %s",
 		time.Now().UTC().Format("04:05.000"), i, s.kind, s, w.answer, m.mode, m.hold, m.ttl, h.State, h.PausedUntil.UTC().Format("05.000"), m.waiting(),
