@@ -38,7 +38,8 @@ type Access struct {
 
 	mu      sync.RWMutex
 	revoked map[tokenName]revocation
-	number  int64 // of the last revocation that is known
+	number  int64  // of the last revocation that is known
+	list    string // the name of the list that it stands in
 	swept   time.Time
 
 	synced atomic.Pointer[time.Time] // when the list was read last; nil: never
@@ -86,20 +87,21 @@ func (a *Access) Run(ctx context.Context) error {
 func (a *Access) Sync(ctx context.Context) error {
 	for {
 		a.mu.RLock()
-		number := a.number
+		number, list := a.number, a.list
 		a.mu.RUnlock()
 		page, err := a.Store.revokedAfter(ctx, number, revokedMany)
 		if err != nil {
 			return err
 		}
-		if page.last < number {
+		lost := page.last < number || list != "" && page.of != list
+		if lost {
 			if err := a.restore(ctx); err != nil {
 				return err
 			}
-			page.told = 0
+			page.told, page.of = 0, ""
 		}
 		a.learn(page)
-		if len(page.list) < revokedMany && page.last >= number {
+		if len(page.list) < revokedMany && !lost {
 			now := time.Now()
 			a.synced.Store(&now)
 			return nil
@@ -130,7 +132,7 @@ func (a *Access) restore(ctx context.Context) error {
 func (a *Access) learn(page revokedPage) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.number = page.told
+	a.number, a.list = page.told, page.of
 	for _, r := range page.list {
 		a.revoked[r.name] = r
 	}

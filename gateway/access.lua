@@ -7,7 +7,8 @@ end
 
 local function num(n) return string.format('%.0f', n) end
 
--- Numbers the revocations, so that whoever knows all up to one number can ask for those after it. Numbers go up even when the data was lost.
+-- Numbers the revocations, so that whoever knows all up to one number can ask for those after it. Numbers go up even when the data was lost;
+-- that it was, is told by the name of the list, which is new then.
 local function revoke(revoked, order, ends, name, from, till)
   local old = redis.call('HGET', revoked, name)
   if old and tonumber(string.match(old, '^%d+')) <= from and tonumber(string.match(old, '%d+$')) >= till then return 0 end
@@ -16,6 +17,7 @@ local function revoke(revoked, order, ends, name, from, till)
     till = math.max(till, tonumber(string.match(old, '%d+$')))
   end
   local number = math.max(tonumber(redis.call('HGET', revoked, '#') or 0) + 1, clock())
+  if redis.call('HEXISTS', revoked, '@') == 0 then redis.call('HSET', revoked, '@', table.concat(redis.call('TIME'), '.')) end
   redis.call('HSET', revoked, '#', num(number), name, num(from) .. ' ' .. num(till))
   redis.call('ZADD', order, num(number), name)
   redis.call('ZADD', ends, num(till), name)

@@ -80,17 +80,25 @@
 //
 // # Failures and crashes
 //
-// The gateway keeps nothing: a crash loses requests under way and no more. 202 is written after the carrier has said that the events
+// The gateway itself keeps nothing, and its Access only in Redis: a crash loses requests under way and no more. 202 is written after the carrier has said that the events
 // are stored. Calls of bots are recorded after they were made; a crash in between loses the record, not the call.
 //
 // # Concurrency
 //
-// A Gateway and its Tokens are safe for concurrent use. It starts no goroutine.
+// A Gateway, its Tokens, its Access and its Issuer are safe for concurrent use. A Gateway starts no goroutine. Whoever makes an Access or
+// an Issuer runs it: Access.Run ends when the leases under way have ended, each of which is a goroutine.
 //
 // # Decisions
 //
 //   - Keys form a ring: the first signs, all verify. A token names its key in "kid", to the letter or not at all; tokens of before
 //     keys had names are held against every key.
+//   - Our own tokens are HS512 with a key of the ring, those of another issuer RS256, ES256 or EdDSA with a public key of the one kind
+//     that goes with the algorithm: no key serves both, so that no algorithm can be passed off for another.
+//   - The keys of another issuer are read in the background: a token that names an unknown key is refused at once, and has them read again, at
+//     most every ten seconds. While they cannot be read, those known are good for an hour.
+//   - A full listener closes the connection that has waited longest for a whole request: slow senders push out each other.
+//   - A certificate that has changed and cannot be read leaves the old one in use: a half-written file is read again a second later.
+//   - There is no pprof: what a heap holds is what must not be shown.
 //   - Handlers do not see echo: version 4 gets fixes until 2026-12-31, and the step to version 5 is to change router.go.
 //   - Signing uses a key derived from the one given (HKDF), so that a token never tells anything of other uses of that secret.
 //   - Tokens found good are remembered by their digest until they end: verifying one costs half of what an event costs here. The list of

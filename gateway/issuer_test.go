@@ -89,6 +89,13 @@ func (o *otherIssuer) change(f func()) {
 	f()
 }
 
+// asked is how often its keys were read.
+func (o *otherIssuer) asked() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.asks
+}
+
 // issuer is the gateway's side of it, its keys read.
 func (o *otherIssuer) issuer(t testing.TB) *gateway.Issuer {
 	i, err := gateway.NewIssuer(gateway.IssuerConfig{URL: "https://issuer.example/keys", Name: "https://issuer.example", Audience: "api", Client: o, Scope: "scp", Company: "tenant", App: "bot"})
@@ -245,12 +252,12 @@ func TestE05KeysOfAnIssuerRotateAndOutliveAnOutageOfAnHour(t *testing.T) {
 		require.Equal(t, 200, s.ask(t, token("young")))
 		require.Equal(t, 401, s.ask(t, token("d")), "its key is gone, though it was remembered as good")
 
-		asks := o.asks
+		asks := o.asked()
 		for i := range 100 {
 			require.Equal(t, 401, s.ask(t, token(fmt.Sprint("guess", i))))
 			<-time.After(100 * time.Millisecond)
 		}
-		require.LessOrEqual(t, o.asks-asks, 2, "who guesses ids does not make the gateway ask")
+		require.LessOrEqual(t, o.asked()-asks, 2, "who guesses ids does not make the gateway ask")
 
 		<-time.After(10 * time.Minute)
 		o.change(func() { o.down = true })
@@ -283,4 +290,19 @@ func TestAKeySetThatIsOfNoUseChangesNothing(t *testing.T) {
 		_, err := gateway.NewIssuer(cfg)
 		require.Error(t, err)
 	}
+}
+
+func FuzzKeySet(f *testing.F) {
+	o := newOtherIssuer(f)
+	text, err := json.Marshal(map[string]any{"keys": o.keys})
+	require.NoError(f, err)
+	for _, body := range []string{string(text), `{"keys":[{"kty":"RSA","kid":"r","n":"AQ","e":"AQAB"}]}`, `{"keys":[{"kty":"EC","kid":"e","crv":"P-256","x":"","y":""}]}`, `{"keys":{}}`, `[]`, `{`} {
+		f.Add(body)
+	}
+	issuer, err := gateway.NewIssuer(gateway.IssuerConfig{URL: "https://issuer.example/keys", Name: "x", Client: o})
+	require.NoError(f, err)
+	f.Fuzz(func(_ *testing.T, body string) {
+		o.change(func() { o.body = body })
+		_ = issuer.Fetch(context.Background()) // it is read or it is not, and nothing breaks
+	})
 }

@@ -76,7 +76,7 @@ func (n tokenName) String() string { return hex.EncodeToString(n[:]) }
 // accessShard is where everything lies that one script must see, and what every gateway asks for four times a second.
 const accessShard = health.Shard(0)
 
-func revokedKey() string { return accessShard.Key("revoked") }        // hash: name -> from and until; #: the last number
+func revokedKey() string { return accessShard.Key("revoked") }        // hash: name -> from and until; #: the last number; @: name of the list
 func orderKey() string   { return accessShard.Key("revokedorder") }   // zset: name by number
 func endsKey() string    { return accessShard.Key("revokeduntil") }   // zset: name by the moment when nothing of it is left
 func adminsKey() string  { return accessShard.Key("administrators") } // hash: name -> administrator
@@ -178,17 +178,19 @@ type revokedPage struct {
 	now        time.Time
 	last, told int64 // numbers
 	list       []revocation
+	of         string // name of the whole list; empty: nothing was ever revoked
 }
 
-// revokedPage reads what was revoked after a number, at most n.
+// revokedAfter reads what was revoked after a number, at most n.
 func (s *AccessStore) revokedAfter(ctx context.Context, number int64, n int) (p revokedPage, err error) {
 	ctx, cancel := context.WithTimeout(ctx, accessTime)
 	defer cancel()
 	reply, err := s.scripts.revoked.Run(ctx, s.client, []string{revokedKey(), orderKey(), endsKey()}, number, n).Slice()
-	if err != nil || len(reply) != 4 {
+	if err != nil || len(reply) != 5 {
 		return p, away("read revoked tokens", err)
 	}
 	p.now, p.last, p.told = time.UnixMilli(toNumber(reply[0])), toNumber(reply[1]), toNumber(reply[2])
+	p.of, _ = reply[4].(string)
 	rows, _ := reply[3].([]any)
 	for i := 0; i+1 < len(rows); i += 2 {
 		name, _ := rows[i].(string)
