@@ -19,8 +19,8 @@ type scaleCommand struct {
 	Registrations []int64       `help:"Idle registrations; several values, several steps upwards." default:"10000,100000"`
 	Busy          int64         `help:"How many of them get events, while the others stay idle; 0: none."   default:"1000"`
 	BusyEvents    int64         `help:"Events for these." default:"100000"`
-	Backlog       int64         `help:"Events that wait, in one registration and then spread over several, before the bots take any; 0: none." default:"1000000"`
-	Spread        int64         `help:"Registrations that the second backlog is spread over." default:"10000"`
+	Backlog       int64         `help:"Events that wait before the bots take any; 0: none." default:"1000000"`
+	Spread        []int64       `help:"Registrations that the backlog is spread over; several values, several backlogs." default:"1,10000"`
 	Idle          time.Duration `help:"How long an idle gateway is watched." default:"10s"`
 	Connections   int           `help:"Connections of the generator." default:"64"`
 	Size          int           `help:"Bytes of one event." default:"1024"`
@@ -35,8 +35,8 @@ func (c scaleCommand) Validate() error {
 	switch {
 	case c.Busy < 0 || c.Busy > c.most():
 		return wrongSetting("--busy %d: must be from 0 to --registrations", c.Busy)
-	case c.Spread < 1 || c.Spread > c.most():
-		return wrongSetting("--spread %d: must be from 1 to --registrations", c.Spread)
+	case len(c.Spread) == 0 || slices.Min(c.Spread) < 1 || slices.Max(c.Spread) > c.most():
+		return wrongSetting("--spread: needs numbers from 1 to --registrations")
 	case c.Backlog < 0 || c.Backlog > 100_000_000 || c.BusyEvents < 0 || c.BusyEvents > 100_000_000:
 		return wrongSetting("--backlog and --busy-events: must be from 0 to 100000000")
 	case c.Idle < time.Second || c.Idle > 10*time.Minute:
@@ -95,7 +95,10 @@ var scaleSettings = []string{"--health-min-attempts", "1", "--pause", "1h", "--q
 // measure takes every step.
 func (r *scaleRun) measure(ctx context.Context) error {
 	r.report.begin(ctx, r)
-	all := int64(1) + r.Spread + r.BusyEvents + 2*r.Backlog
+	all := r.BusyEvents
+	for _, n := range r.Spread {
+		all += n + r.Backlog
+	}
 	bots, err := launch(partBots, r.streams.err, "bench-bots", "--events", strconv.FormatInt(all, 10))
 	if err != nil {
 		return err

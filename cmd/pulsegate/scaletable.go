@@ -85,6 +85,7 @@ type scaleBacklog struct {
 	Verify         scaleVerify `json:"verify"` // while all of it waits
 	DrainRate      float64     `json:"drainedPerSecond"`
 	DrainPeakRSS   int64       `json:"gatewayPeakRSSDraining"`
+	Left           int64       `json:"left"` // still queued when nothing had come for long
 	Lost           int64       `json:"lost"`
 }
 
@@ -118,6 +119,9 @@ func (s *scaleReport) judge() error {
 	for _, b := range s.Backlogs {
 		if b.Lost != 0 {
 			failures = append(failures, fmt.Errorf("%d events of a backlog in %d registrations were lost", b.Lost, b.Registrations))
+		}
+		if b.Left != 0 {
+			failures = append(failures, fmt.Errorf("%d events of a backlog in %d registrations were still queued when none had come for %v", b.Left, b.Registrations, benchPatience))
 		}
 		if !b.Verify.Balanced {
 			failures = append(failures, fmt.Errorf("a backlog in %d registrations does not balance", b.Registrations))

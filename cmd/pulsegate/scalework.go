@@ -117,12 +117,12 @@ func (r *scaleRun) serveBusy(ctx context.Context) error {
 	return nil
 }
 
-// backlogs builds a backlog in one registration, and one in many, and lets each go.
+// backlogs builds a backlog in one registration, and one in many, and lets each go, as far as they are asked for.
 func (r *scaleRun) backlogs(ctx context.Context) error {
 	if r.Backlog == 0 {
 		return nil
 	}
-	for _, registrations := range []int64{1, r.Spread} {
+	for _, registrations := range r.Spread {
 		b, err := r.backlog(ctx, registrations)
 		if err != nil {
 			return fmt.Errorf("measure a backlog in %d registrations: %w", registrations, err)
@@ -162,8 +162,18 @@ func (r *scaleRun) backlog(ctx context.Context, registrations int64) (scaleBackl
 		return b, err
 	}
 	got, last, err := r.arrive(ctx, b.Events)
-	b.DrainRate, b.DrainPeakRSS, b.Lost = rate(got, began, last), stop(), b.Events-got
+	b.DrainRate, b.DrainPeakRSS = rate(got, began, last), stop()
+	if err != nil {
+		return b, err
+	}
 	r.say("drained: %.0f events/s, %s", b.DrainRate, megabytes(b.DrainPeakRSS))
+	if b.Lost = b.Events - got; b.Lost == 0 {
+		return b, nil
+	}
+	rest, err := r.verify(ctx)
+	if b.Left = rest.Queued; err == nil && b.Left > 0 {
+		b.Lost = max(0, b.Lost-b.Left)
+	}
 	return b, err
 }
 
