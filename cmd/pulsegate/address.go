@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"net"
 	"net/url"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,6 +23,7 @@ func baseOptions() *redis.UniversalOptions {
 	return &redis.UniversalOptions{
 		ContextTimeoutEnabled: true,
 		MaxRetries:            -1,
+		PoolSize:              max(32, 10*runtime.GOMAXPROCS(0)), // go-redis's own would be 10 on one core: no room beside the lanes'
 		DialTimeout:           redisTimeout,
 		DialerRetries:         1,
 		ReadTimeout:           redisTimeout,
