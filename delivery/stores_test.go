@@ -16,6 +16,7 @@ import (
 	"github.com/pulsegate/pulsegate/health"
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 )
 
 // onBothStores runs a contract test on the in-memory store in fake time, and on a real redis-server and a real cluster in real time.
@@ -61,12 +62,16 @@ func emptyCluster(t testing.TB) redis.UniversalClient {
 	return cluster.NewClient(t)
 }
 
-// TestMain ends what outlives a test.
+// TestMain ends what outlives a test, and sees that nothing does.
 func TestMain(m *testing.M) {
 	redis.SetLogger(mute{})
 	debug.SetGCPercent(400) // the store in memory makes much garbage
 	status := m.Run()
 	cluster.owner.end()
+	if err := goleak.Find(); err != nil && status == 0 {
+		fmt.Fprintln(os.Stderr, "goroutines that outlive the tests:", err)
+		status = 1
+	}
 	os.Exit(status)
 }
 

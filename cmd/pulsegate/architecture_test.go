@@ -211,7 +211,7 @@ var forbidden = []struct{ pattern, because string }{
 	{`context\.TODO\(`, "somebody owns every context"},
 }
 
-func TestArchitectureForbiddenWordsAreAbsent(t *testing.T) {
+func TestG05ArchitectureForbiddenWordsAreAbsent(t *testing.T) {
 	for _, s := range sources(t) {
 		if s.test {
 			continue
@@ -225,7 +225,7 @@ func TestArchitectureForbiddenWordsAreAbsent(t *testing.T) {
 	}
 }
 
-func TestArchitectureOnlyRequestRecordsAreTrimmed(t *testing.T) {
+func TestG05ArchitectureOnlyRequestRecordsAreTrimmed(t *testing.T) {
 	trim := regexp.MustCompile(`(?i)\b(xtrim|maxlen|minid)\b`)
 	function := regexp.MustCompile(`function\s+(\w+)`)
 	for _, s := range sources(t) {

@@ -2,12 +2,14 @@ package main_test
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"runtime/debug"
 	"testing"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
 	main "github.com/pulsegate/pulsegate/cmd/pulsegate"
 )
@@ -22,7 +24,12 @@ func TestMain(m *testing.M) {
 		os.Exit(main.Run(os.Args[1:], os.Stdout, os.Stderr))
 	default:
 		debug.SetGCPercent(400) // the store in memory makes much garbage
-		os.Exit(m.Run())
+		status := m.Run()
+		if err := goleak.Find(); err != nil && status == 0 {
+			_, _ = fmt.Fprintln(os.Stderr, "goroutines that outlive the tests:", err)
+			status = 1
+		}
+		os.Exit(status)
 	}
 }
 
