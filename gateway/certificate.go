@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"time"
 )
@@ -77,14 +78,14 @@ func (c *Certificate) load() error {
 
 // stampNow tells one state of the files from another.
 func (c *Certificate) stampNow() string {
-	text := ""
+	var text strings.Builder
 	for _, path := range []string{c.certFile, c.keyFile} {
 		info, err := os.Stat(path)
 		if err != nil {
-			text += "none "
+			text.WriteString("none ")
 			continue
 		}
-		text += fmt.Sprint(info.ModTime().UnixNano(), " ", info.Size(), " ")
+		text.WriteString(fmt.Sprint(info.ModTime().UnixNano(), " ", info.Size(), " "))
 	}
-	return text
+	return text.String()
 }

@@ -288,6 +288,15 @@ func TestE04OddIDsStayInTheirPlace(t *testing.T) {
 		"a/b", "..", "../..", "%2F", "%00", "\x00", strings.Repeat("k", 1<<10), strings.Repeat("k", 513), "\u202eabc", "a\u200bb", "\ufeffa", "\u00e9", "e\u0301", "{}", "{x}", "}:{",
 		"{18}", "*", "?", "[a-z]", ":", "a:b", "a\nb", "a\r\nb", " ", "\t", "a b", "\\", "\"", "'", "pg:{18}:due", "#", "-", "\xff", "\xc0\xaf", "👾", "%", "%zz", "a;b", "a,b", "a|b", "null",
 	}
+	tagged := regexp.MustCompile(`^pg:(\{\d+\}:[^{}]*|(app|company):[^{}]*|[a-z]+)$`)
+	keys := 0
+	check := func(id string) {
+		for _, key := range w.store.Keys() {
+			require.Regexp(t, tagged, key, "%q", id)
+			require.NotRegexp(t, `:rival\b`, key)
+			keys++
+		}
+	}
 	taken := 0
 	for _, id := range ids {
 		status := w.put(t, acme, id)
@@ -295,6 +304,7 @@ func TestE04OddIDsStayInTheirPlace(t *testing.T) {
 		path := "/bots/v3/registrations/network/sms/externalId/e/appId/" + url.PathEscape(id)
 		if status == http.StatusAccepted {
 			taken++
+			check(id)
 			res := w.do(t, acme, http.MethodGet, path, "")
 			require.Equal(t, http.StatusOK, res.Code, "%q", id)
 			for _, other := range ids {
@@ -315,12 +325,8 @@ func TestE04OddIDsStayInTheirPlace(t *testing.T) {
 		require.Equal(t, http.StatusOK, res.Code, "%q", id)
 		made++
 	}
-	tagged := regexp.MustCompile(`^pg:(\{\d+\}:[^{}]*|(app|company):[^{}]*|[a-z]+)$`)
-	for _, key := range w.store.Keys() {
-		require.Regexp(t, tagged, key)
-		require.NotRegexp(t, `:rival\b`, key)
-	}
-	t.Attr("measured", fmt.Sprintf("%d ids: %d taken and found by themselves only, the others 400, 404, 405 or 422; %d keys with one hash tag each", len(ids), taken, len(w.store.Keys())))
+	check("tokens")
+	t.Attr("measured", fmt.Sprintf("%d ids: %d taken and found by themselves only, the others 400, 404, 405 or 422; %d looks at keys, one hash tag in each", len(ids), taken, keys))
 	require.Equal(t, 6, made)
 }
 
@@ -443,6 +449,8 @@ func TestE07WhatIsAnothersLooksAsIfItWereNotThere(t *testing.T) {
 		theirs, empty := build(), build()
 		theirs.register(t, "acme/own", "LIVE")
 		theirs.register(t, "acme/other", "MONITORING")
+		require.NoError(t, theirs.access.Store.AddAdministrator(t.Context(), "ops", "acme", adminPassword))
+		token := tokenOf(t, theirs.do(t, "", http.MethodPost, owner("own"), "", "Authorization", basic("ops", adminPassword)).Body.Bytes())
 		receipt := theirs.do(t, theirs.as(t, gateway.ScopeSource, "acme"), http.MethodPost, "/bots/v3/events", bodyFor(gateway.Route{Name: "events"}))
 		require.Equal(t, http.StatusAccepted, receipt.Code)
 		var stored struct{ Data []struct{ ID string } }
@@ -467,6 +475,7 @@ func TestE07WhatIsAnothersLooksAsIfItWereNotThere(t *testing.T) {
 		own := theirs.do(t, theirs.as(t, gateway.ScopeAdmin, "acme"), http.MethodGet, "/bots/v3/registrations/network/sms/externalId/e/appId/own", "")
 		require.Equal(t, http.StatusOK, own.Code, "it is still there")
 		require.Contains(t, own.Body.String(), `"mode":"LIVE"`)
+		require.Equal(t, http.StatusOK, theirs.ask(t, token), "its token too")
 		t.Attr("measured", fmt.Sprintf("%d requests of another company on every route: status and body as where there is nothing", asked))
 	}
 }
