@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -165,19 +166,40 @@ func (k *keeper) emptied(ctx context.Context, shards []health.Shard) {
 func (s *store) mark(ctx context.Context, shards []health.Shard) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
+	markers, err := s.markers(ctx, shards)
+	if err != nil || !slices.Contains(markers, "") {
+		return markers, err // nothing is written where all are marked: a full Redis would refuse it
+	}
 	pipe := s.client.Pipeline()
 	s.trips.Add(1)
-	got := make([]*redis.StringCmd, len(shards))
 	ours := uuid.NewString() // one for all that are marked together
 	for i, sh := range shards {
-		pipe.SetNX(ctx, makerKey(sh), ours, 0)
-		got[i] = pipe.Get(ctx, makerKey(sh))
+		if markers[i] == "" {
+			pipe.SetNX(ctx, makerKey(sh), ours, 0)
+		}
 	}
 	if _, err := pipe.Exec(ctx); err != nil {
 		return nil, unavailable("mark shards", err)
 	}
+	return s.markers(ctx, shards)
+}
+
+// markers reads who made shards; "": nobody yet.
+func (s *store) markers(ctx context.Context, shards []health.Shard) ([]string, error) {
+	pipe := s.client.Pipeline()
+	s.trips.Add(1)
+	got := make([]*redis.StringCmd, len(shards))
+	for i, sh := range shards {
+		got[i] = pipe.Get(ctx, makerKey(sh))
+	}
+	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
+		return nil, unavailable("read the marks of shards", err)
+	}
 	markers := make([]string, len(shards))
 	for i := range got {
+		if err := got[i].Err(); err != nil && !errors.Is(err, redis.Nil) {
+			return nil, unavailable("read the marks of shards", err)
+		}
 		markers[i] = got[i].Val()
 	}
 	return markers, nil

@@ -61,7 +61,10 @@ func TestR04LostRepliesLeaveOneEntryForEachID(t *testing.T) {
 func TestR10FullStoreRefusesAtOnceAndDrains(t *testing.T) {
 	server := rig.StartServer(t, rig.ServerConfig{Args: rig.AppendOnly()})
 	b := newBot(t)
-	r := startReplica(t, server.Client(), b)
+	start := func() *replica {
+		return startReplica(t, clientOf(t, server.Addr), b, func(c *delivery.Config) { c.Lineage = "gate" })
+	}
+	r := start()
 	require.NoError(t, r.Create(t.Context(), registration("e1", "app")))
 	hanging := make(chan struct{})
 	release := sync.OnceFunc(func() { close(hanging) })
@@ -79,7 +82,10 @@ func TestR10FullStoreRefusesAtOnceAndDrains(t *testing.T) {
 		require.Equal(t, delivery.StoreFull, refusedAs(t, rc.Err))
 	}
 	require.EqualValues(t, size(5000, 300), scrape(t, r)["delivery_ledger_accepted_deliveries_total"], "the metrics tell the ledger of a full store")
+	r.Kill() // whoever comes takes the lease of a full store, with nothing to settle
 	release()
+	r.stop()
+	r = start()
 	soon(t, func() bool { return verify(t, server.Client()).Queued == 0 }, "everything to be delivered while the store is full")
 	v := balanced(t, server.Client())
 	require.EqualValues(t, size(5000, 300), v.Fates[delivery.Delivered])
