@@ -61,3 +61,20 @@ func BenchmarkVerify(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkAdmit is what a token costs a request that was seen before: its digest, the list of revoked tokens, its allowance.
+func BenchmarkAdmit(b *testing.B) {
+	for name, rate := range map[string]gateway.Rate{"unlimited": {}, "limited": {PerSecond: 1e8, Burst: 1e8}} {
+		b.Run(name, func(b *testing.B) {
+			_, client := bubbleStore(b)
+			s := replicas(b, 1, client, rate)[0]
+			token := s.as(b, gateway.ScopeAdmin, "acme")
+			b.ReportAllocs()
+			for b.Loop() {
+				if s.quick(token) != http.StatusOK {
+					b.Fatal("refused")
+				}
+			}
+		})
+	}
+}

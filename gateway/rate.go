@@ -135,21 +135,34 @@ type allowance struct {
 
 // take takes one. It borrows when there is little left, and waits a moment for the lease when there is nothing.
 func (a *allowance) take(ctx context.Context) *limited {
+	ok, wait, lease := a.try(time.Now())
+	if !ok && wait <= 0 {
+		return a.await(ctx, lease)
+	}
+	if !ok {
+		return &limited{wait: wait}
+	}
+	return nil
+}
+
+// await takes one when the lease under way has ended, or the one after it: others wait as well.
+func (a *allowance) await(ctx context.Context, lease chan struct{}) *limited {
 	ctx, cancel := context.WithTimeout(ctx, rateWait)
 	defer cancel()
 	for {
-		ok, wait, lease := a.try(time.Now())
+		select {
+		case <-lease:
+		case <-ctx.Done():
+			return a.tryAlone(time.Now())
+		}
+		ok, wait, next := a.try(time.Now())
 		switch {
 		case ok:
 			return nil
 		case wait > 0:
 			return &limited{wait: wait}
 		}
-		select {
-		case <-lease:
-		case <-ctx.Done():
-			return a.tryAlone(time.Now())
-		}
+		lease = next
 	}
 }
 
