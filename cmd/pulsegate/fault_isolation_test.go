@@ -146,8 +146,8 @@ func (w *ward) drained(t *testing.T) {
 // TestC01HangingBotsCostTheOthersNothing posts to many bots of which some hang until the timeout, and to the same ones while all are well, by
 // turns.
 func TestC01HangingBotsCostTheOthersNothing(t *testing.T) {
-	bots, sick, rate, pairs := sized(40, 200), sized(2, 10), sized(200, 650), sized(1, 9)
-	stretch := sized(1, 6) // seconds
+	bots, sick, rate, pairs := sized(40, 200), sized(4, 10), sized(200, 650), sized(1, 9)
+	stretch := sized(2, 6) // seconds
 	w := openWard(t, bots-sick, sick)
 	w.run(t, bots, rate, rate) // warm
 	var without, with []figures
