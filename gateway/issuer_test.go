@@ -306,3 +306,36 @@ func FuzzKeySet(f *testing.F) {
 		_ = issuer.Fetch(context.Background()) // it is read or it is not, and nothing breaks
 	})
 }
+
+func TestKeysAreReadOverTheNetworkWithinBounds(t *testing.T) {
+	o := newOtherIssuer(t)
+	text, err := json.Marshal(map[string]any{"keys": o.keys})
+	require.NoError(t, err)
+	var followed bool
+	mux := http.NewServeMux()
+	mux.HandleFunc("/keys", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(text) })
+	mux.HandleFunc("/moved", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/target", http.StatusFound) })
+	mux.HandleFunc("/target", func(w http.ResponseWriter, _ *http.Request) { followed = true; _, _ = w.Write(text) })
+	mux.HandleFunc("/error", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) })
+	mux.HandleFunc("/endless", func(w http.ResponseWriter, _ *http.Request) {
+		for {
+			if _, err := w.Write(bytes.Repeat([]byte(" "), 64<<10)); err != nil {
+				return
+			}
+		}
+	})
+	server := httptest.NewServer(mux)
+	defer server.Close()
+	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1") // nobody is there
+	for path, want := range map[string]string{"/keys": "", "/moved": "status 302", "/error": "status 500", "/endless": "more than 1048576 bytes", "/none": "status 404"} {
+		issuer, err := gateway.NewIssuer(gateway.IssuerConfig{URL: server.URL + path, Name: "x"})
+		require.NoError(t, err)
+		err = issuer.Fetch(t.Context())
+		if want == "" {
+			require.NoError(t, err)
+		} else {
+			require.ErrorContains(t, err, want)
+		}
+	}
+	require.False(t, followed)
+}
