@@ -63,7 +63,7 @@ func New(cfg Config) (*Carrier, error) {
 	cfg.QueueEvents = orDefault(cfg.QueueEvents, 100_000)
 	cfg.QueueBytes = orDefault(cfg.QueueBytes, 256<<20)
 	cfg.HoldTime = orDefault(cfg.HoldTime, 24*time.Hour)
-	if cfg.InFlight = orDefault(cfg.InFlight, 16_384); cfg.InFlight < 1 {
+	if cfg.InFlight = orDefault(cfg.InFlight, 24_576); cfg.InFlight < 1 {
 		return nil, fmt.Errorf("tries in flight: %d is none", cfg.InFlight)
 	}
 	if strings.ContainsAny(cfg.Lineage, ".: ") {
@@ -95,7 +95,7 @@ func New(cfg Config) (*Carrier, error) {
 	if dial == nil {
 		dial = c.guard.dialer()
 	}
-	c.caller = newCaller(dial, cfg.CallbackCA)
+	c.caller = newCaller(dial, cfg.CallbackCA, cfg.InFlight)
 	c.keeper = newKeeper(c.store, cfg.Log)
 	c.accepts = &batcher[*acceptCall]{
 		run: c.runAccepts, late: (*acceptCall).late, weight: (*acceptCall).weigh, max: batchWeight,

@@ -33,6 +33,7 @@ type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
 type caller struct {
 	dial  dialFunc
 	roots *x509.CertPool // trusted for every bot
+	idle  int            // connections to one host that are kept: as many as may be in use, because many bots may live there
 	usual *links
 
 	through func(http.RoundTripper) http.RoundTripper // nil, but for tests that stand between a try and the network
@@ -45,9 +46,10 @@ type caller struct {
 // one's may be dead without a sign of it, and so may be others that are kept.
 type links struct{ kept, fresh *http.Transport }
 
-// newCaller returns a caller that trusts the system's authorities and those of bundle, PEM certificates that were checked before.
-func newCaller(dial dialFunc, bundle string) *caller {
-	c := &caller{dial: unharmed(dial), roots: systemRoots(), trusted: map[string]*links{}}
+// newCaller returns a caller that trusts the system's authorities and those of bundle, PEM certificates that were checked before,
+// and keeps so many idle connections to a host.
+func newCaller(dial dialFunc, bundle string, idle int) *caller {
+	c := &caller{dial: unharmed(dial), roots: systemRoots(), idle: idle, trusted: map[string]*links{}}
 	c.roots.AppendCertsFromPEM([]byte(bundle))
 	c.usual = c.newLinks(c.roots)
 	return c
@@ -69,8 +71,10 @@ func (c *caller) newTransport(roots *x509.CertPool) *http.Transport {
 		MaxResponseHeaderBytes: 16 << 10,
 		DisableCompression:     true, // what a bot packed is never unpacked
 		MaxIdleConns:           0,
-		MaxIdleConnsPerHost:    256,
+		MaxIdleConnsPerHost:    c.idle,
 		IdleConnTimeout:        60 * time.Second,
+		ReadBufferSize:         1 << 10, // ten thousand tries in flight have ten thousand of these
+		WriteBufferSize:        2 << 10,
 		HTTP2: &http.HTTP2Config{
 			SendPingTimeout: 10 * time.Second, PingTimeout: 5 * time.Second, WriteByteTimeout: 10 * time.Second,
 			MaxReceiveBufferPerStream: maxResponseBytes, MaxReceiveBufferPerConnection: 1 << 20, // a bot may not fill more than we read

@@ -20,7 +20,7 @@ type Config struct {
 	QueueEvents          int64         // waiting events of one registration; 0 means 100,000
 	QueueBytes           int64         // their bytes; 0 means 256 MiB
 	HoldTime             time.Duration // how long an event is held for a DOWN bot whose registration says nothing of it; 0 means 24 h
-	InFlight             int           // tries at once in this process; 0 means 16,384
+	InFlight             int           // tries at once in this process; 0 means 24,576
 	Lanes                int           // registrations worked on at once in this process, before those with a backlog take turns; 0 means 2,048
 	MetricsRegistrations int           // that have series of their own in the metrics; 0 means 200, less than 0 none
 	Replica              string        // unique name of this process, without colons; "" makes one
