@@ -83,3 +83,11 @@ func (c *Carrier) Through(wrap func(http.RoundTripper) http.RoundTripper) { c.ca
 
 // Kill cuts off every try under way, as the end of the process would.
 func (c *Carrier) Kill() { c.stopTry() }
+
+// Trier returns a try of an event at a registration, without a queue, and says how it ended.
+func (c *Carrier) Trier(r Registration, body []byte) func(ctx context.Context) health.Class {
+	h := &held{Registration: r, names: r.names(), secret: r.Credentials.Secret}
+	t := newTask(queuedEvent{sid: "1-0", part: newPart(1), author: "ann", kind: 'm', body: body}, &c.parser)
+	t.reg = h
+	return func(ctx context.Context) health.Class { return c.try(ctx, t, health.Reading{}).class }
+}

@@ -1,8 +1,11 @@
 package delivery
 
 import (
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base32"
+	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
@@ -10,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/google/uuid"
 	"github.com/pulsegate/pulsegate/health"
 )
 
@@ -62,6 +64,19 @@ func noticesKey(s health.Shard) string { return s.Key("notices") } // zset: tran
 func outDataKey(s health.Shard) string { return s.Key("outd") }    // hash: outbox entry -> JSON
 func hashesKey(s health.Shard) string  { return s.Key("hashes") }  // hash: short hash in ids -> registration or entity
 func ledgerKey(s health.Shard) string  { return s.Key("led") }     // hash: what became of all deliveries, those of deleted registrations too
+
+// shardKeys are what every accept and every settlement says of a shard. Only read.
+var shardKeys = func() (all [health.Shards]struct {
+	keys [5]string
+	hex  string
+},
+) {
+	for i := range all {
+		s := health.Shard(i)
+		all[i].keys, all[i].hex = [...]string{dueKey(s), judgeKey(s), outKey(s), outDataKey(s), ledgerKey(s)}, shardHex(s)
+	}
+	return all
+}()
 
 func toldKey(s health.Shard, company string, kind EntryKind) string { // zset: outbox entry -> when it was written
 	return s.Key("told", company, string(kind))
@@ -155,10 +170,14 @@ func (id RegID) requestPrefix() string {
 	return fmt.Sprintf("r%x-%s-", int(id.shard()), digest(id.member()))
 }
 
-// newPart makes the own part of an id; its first 12 hex digits are the time in ms.
+// newPart makes the own part of an id, which nobody can guess; its first 12 hex digits are the time in ms.
 func newPart(ms int64) string {
-	u := uuid.New()
-	return fmt.Sprintf("%012x%x", ms&(1<<48-1), u[6:])
+	var raw [16]byte
+	binary.BigEndian.PutUint64(raw[:8], uint64(ms)<<16)
+	_, _ = rand.Read(raw[6:]) // never fails
+	var text [32]byte
+	hex.Encode(text[:], raw[:])
+	return string(text[:])
 }
 
 // parsedID is an event or request id taken apart.

@@ -248,6 +248,9 @@ func toInt(v any) int64 {
 	case int64:
 		return v
 	case string:
+		if v == "" {
+			return 0
+		}
 		n, err := strconv.ParseInt(v, 10, 64)
 		if err == nil {
 			return n

@@ -95,8 +95,8 @@ func (a *argv) shards(list []health.Shard) map[health.Shard]int {
 	at := make(map[health.Shard]int, len(list))
 	a.arg(len(list))
 	for i, sh := range list {
-		a.key(dueKey(sh), judgeKey(sh), outKey(sh), outDataKey(sh), ledgerKey(sh))
-		a.arg(shardHex(sh))
+		a.keys = append(a.keys, shardKeys[sh].keys[:]...)
+		a.args = append(a.args, &shardKeys[sh].hex)
 		at[sh] = i + 1
 	}
 	return at

@@ -43,6 +43,17 @@ type scriptCall struct {
 	args []any
 }
 
+// command is the call as one command. Keys go by reference: nothing is allocated for each of them.
+func (c scriptCall) command(ctx context.Context, hash string) *redis.Cmd {
+	args := append(make([]any, 0, 3+len(c.keys)+len(c.args)), "evalsha", hash, len(c.keys))
+	for i := range c.keys {
+		args = append(args, &c.keys[i])
+	}
+	cmd := redis.NewCmd(ctx, append(args, c.args...)...)
+	cmd.SetFirstKeyPos(3)
+	return cmd
+}
+
 // trip is a script that is run several times at once, and what came of each run: a reply, an error, or with errUnconfirmed both.
 type trip struct {
 	script   *redis.Script
@@ -77,7 +88,12 @@ func (s *store) carry(ctx context.Context, t *trip) {
 	case ok:
 		s.carryOnCluster(ctx, cluster, t)
 	case len(t.calls) == 1 && t.replicas == 0 && t.untold == nil:
-		t.replies[0], t.errs[0] = t.script.Run(ctx, s.client, t.calls[0].keys, t.calls[0].args...).Slice()
+		cmd := t.calls[0].command(ctx, t.script.Hash())
+		_ = s.client.Process(ctx, cmd) // the command has its error
+		if redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT") {
+			cmd = t.script.Run(ctx, s.client, t.calls[0].keys, t.calls[0].args...)
+		}
+		t.replies[0], t.errs[0] = cmd.Slice()
 	default:
 		t.on(ctx, s.client, t.all())
 	}
@@ -103,11 +119,12 @@ func (t *trip) on(ctx context.Context, server pipeliner, which []int) {
 		pipe := server.Pipeline()
 		cmds := make([]*redis.Cmd, len(which))
 		for k, i := range which {
-			run := t.script.EvalSha
 			if round == 2 || round == 1 && k == 0 {
-				run = t.script.Eval
+				cmds[k] = t.script.Eval(ctx, pipe, t.calls[i].keys, t.calls[i].args...)
+				continue
 			}
-			cmds[k] = run(ctx, pipe, t.calls[i].keys, t.calls[i].args...)
+			cmds[k] = t.calls[i].command(ctx, t.script.Hash())
+			_ = pipe.Process(ctx, cmds[k]) // only queues it
 		}
 		var replicas *redis.Cmd
 		if t.replicas > 0 { // of this connection: it counts who has what was written before on it

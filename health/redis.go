@@ -159,8 +159,8 @@ func millis(t time.Time) int64 {
 }
 
 func fromMillis(s string) time.Time {
-	ms, err := strconv.ParseInt(s, 10, 64)
-	if err != nil || ms == 0 {
+	ms := parseInt(s)
+	if ms == 0 {
 		return time.Time{}
 	}
 	return time.UnixMilli(ms)
@@ -226,6 +226,9 @@ func parseCounts(v []string) Counts {
 }
 
 func parseInt(s string) int64 {
+	if s == "" {
+		return 0 // as much is; an error costs more than all the rest
+	}
 	n, err := strconv.ParseInt(s, 10, 64)
 	if err != nil {
 		return 0
