@@ -343,7 +343,7 @@ func (l *lane) idle() bool {
 // idleAt is when a lane without work gives the lease back.
 func (l *lane) idleAt() time.Time {
 	at := l.worked.Add(linger)
-	if l.releasing {
+	if l.releasing || l.view != nil && l.reg == nil { // the next event is not for this lane
 		at = l.worked
 	}
 	if l.pace.next.After(at) { // so that the next lane owes nothing
