@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/mail"
 	"net/netip"
 	"net/url"
 	"strings"
@@ -96,6 +97,27 @@ func FuzzCallbackURL(f *testing.F) {
 		req, err := http.NewRequest(http.MethodPost, text, nil)
 		require.NoError(t, err)
 		require.NotContains(t, req.URL.RequestURI(), " ", "the request line stays whole")
+	})
+}
+
+// FuzzMailAddress holds that what passes as a contact's address is one mailbox in ASCII, which stays itself.
+func FuzzMailAddress(f *testing.F) {
+	for _, s := range []string{"a@example.org", `"on call"@example.org`, "a@bücher.example", "A <a@e.org>", "a@e.org\r\nBcc: b@e.org", "a@[127.0.0.1]", "a@b@c", `"a\@b"@e.org`} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		address, err := delivery.MailAddress(text)
+		if err != nil {
+			return
+		}
+		for _, r := range address {
+			require.True(t, r >= ' ' && r < 127, "%q", address)
+		}
+		line := strings.TrimSuffix(strings.TrimPrefix((&mail.Address{Address: address}).String(), "<"), ">") // as it is written into the envelope
+		again, err := delivery.MailAddress(line)
+		require.NoError(t, err, line)
+		require.Equal(t, address, again)
+		require.NotContains(t, address[strings.LastIndexByte(address, '@'):], ">")
 	})
 }
 

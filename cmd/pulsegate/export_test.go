@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -145,3 +146,21 @@ func PlotBench(l BenchLadder) []byte { return l.plot() }
 
 // Arrivals are the times of an open loop.
 var Arrivals = arrivals
+
+// ServeSettings are the settings of serve that are texts.
+type ServeSettings struct{ Redis, SMTP, Listen, Allow, Public string }
+
+// CheckServe looks at settings, all others being the defaults.
+func CheckServe(s ServeSettings) error {
+	return serveCommand{
+		Redis: s.Redis, SMTP: s.SMTP, Listen: s.Listen, AllowCallback: []string{s.Allow}, PublicURL: s.Public, PlatformURL: s.Public,
+		MailFrom: "gate@example.net", OpsListen: "127.0.0.1:9090", HealthWindow: 2 * time.Minute, HealthMinAttempts: 10, Pause: 2 * time.Minute,
+		DeliveryTimeout: 5 * time.Second, InFlight: 16384, QueueEvents: 1, QueueBytes: 256 << 10, IngestBytes: 8 << 20, HoldTime: time.Hour,
+	}.Validate()
+}
+
+// ParseKeyFile reads the text of a key file.
+func ParseKeyFile(text string) (tokens, secrets [][]byte, err error) {
+	k, err := parseKeys(text, "pulsegate.key")
+	return k.tokens, k.secrets, err
+}

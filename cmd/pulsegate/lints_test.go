@@ -86,3 +86,69 @@ func TestG05ArchitectureOurCallsCarryNoIdempotencyKey(t *testing.T) {
 	}
 	require.NotZero(t, rooms)
 }
+
+// functions are the names of the functions of all test files of a room.
+func functions(t testing.TB, room string) (names []string) {
+	for _, s := range sources(t) {
+		for _, d := range s.file.Decls {
+			if f, ok := d.(*ast.FuncDecl); ok && s.test && s.room == room {
+				names = append(names, f.Name.Name)
+			}
+		}
+	}
+	return names
+}
+
+func TestG02ArchitectureEveryRoomsTestsEndWithoutAGoroutine(t *testing.T) {
+	for _, room := range rooms {
+		require.Contains(t, functions(t, room), "TestMain", room)
+		found := false
+		for _, s := range sources(t) {
+			found = found || s.test && s.room == room && slices.Contains(s.imports(t), "go.uber.org/goleak")
+		}
+		require.True(t, found, "the tests of %s look for goroutines that outlive them", room)
+	}
+	t.Attr("measured", strconv.Itoa(len(rooms))+" rooms: goleak behind the tests of each")
+}
+
+// TestG03ArchitectureEveryParserIsFuzzed names what reads texts of others, and the target that feeds it.
+func TestG03ArchitectureEveryParserIsFuzzed(t *testing.T) {
+	targets := 0
+	for room, names := range map[string][]string{
+		"delivery":      {"FuzzEvent", "FuzzCallbackURL", "FuzzAddress", "FuzzRetryAfter", "FuzzIDs", "FuzzMailAddress", "FuzzCertificates"},
+		"gateway":       {"FuzzEventSplit", "FuzzTokenVerify"},
+		"health":        {"FuzzKey"},
+		"cmd/pulsegate": {"FuzzConfig", "FuzzKeyFile"},
+	} {
+		require.Subset(t, functions(t, room), names, room)
+		targets += len(names)
+	}
+	text, err := os.ReadFile(filepath.Join("..", "..", ".ci", "fuzz"))
+	require.NoError(t, err)
+	require.Contains(t, string(text), "-fuzztime", "make fuzz runs each target that it finds")
+	t.Attr("measured", strconv.Itoa(targets)+" fuzz targets with their seeds, run by make fuzz for a number of inputs each")
+}
+
+// TestG04ArchitectureToolsArePinned holds that a check says today what it will say tomorrow.
+func TestG04ArchitectureToolsArePinned(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "Makefile"))
+	require.NoError(t, err)
+	for _, tool := range []string{"GOFUMPT", "STATICCHECK", "DEADCODE", "GOVULNCHECK"} {
+		require.Regexp(t, `(?m)^`+tool+` = \S+@v\d+\.\d+\.\d+$`, string(text))
+		require.Contains(t, string(text), "$("+tool+")")
+	}
+	require.Regexp(t, `(?m)^check:.* vet .*staticcheck .*vulnerabilities`, string(text))
+	t.Attr("measured", "vet, staticcheck and govulncheck in make check, all tools pinned")
+}
+
+// TestG06ArchitectureContractsHoldOnEveryStore counts the contracts that run on the store in the process, on a redis-server and on a cluster.
+func TestG06ArchitectureContractsHoldOnEveryStore(t *testing.T) {
+	contracts := 0
+	for _, s := range sources(t) {
+		if s.test && s.room == "delivery" {
+			contracts += strings.Count(string(s.text), "onBothStores(t, func(")
+		}
+	}
+	require.Greater(t, contracts, 20)
+	t.Attr("measured", strconv.Itoa(contracts)+" contract tests, each on miniredis, a redis-server and a cluster of three")
+}
