@@ -79,6 +79,14 @@
 //     kill such a registration waits for the end of the lease, as a busy one does.
 //   - A server with appendfsync everysec answers before it has written while a sync is under way: killed then, 540 events of 4,096 that it had
 //     confirmed were gone. So accepts and changes ask it, on the same connection, and wait for the end of the sync.
+//   - A server with appendfsync everysec whose disk fills up answers the calls of that moment as if they were written, keeps them in its memory and
+//     writes them when there is room; killed before, it forgets them. To know better would take a second round trip for each accept.
+//   - A settlement takes the newest of its events out of the queue first: if that one is there, those that are not were settled before, by a call whose
+//     reply was lost. A promoted replica that has forgotten events has forgotten the newest; then each is taken out by itself, which costs more.
+//   - A gateway starts on a full store, takes leases there, and drains it: nothing that is written at the start is written again.
+//   - The totals are read by a script, not in a transaction: a full Redis refuses every command inside one.
+//   - Verify holds the sum over all registrations against the ledger of the store. Counters only grow, so that the sum must lie between the ledger before
+//     and after, whatever moves meanwhile.
 //   - On a single server one script call carries all shards of a batch; on a cluster there is one for each shard.
 //   - All ongoing conversations are known by their last message, whoever owns them, so that one that comes back to the bot is ongoing.
 //   - On an entity with a LIVE bot a message whose owner is another bot becomes the LIVE bot's: the other could never answer.

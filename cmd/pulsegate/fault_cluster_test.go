@@ -48,7 +48,10 @@ func startClusterScene(t *testing.T) *clusterScene {
 	}
 	require.NotEmpty(t, others)
 	s.audit = startAuditor(t, s.store)
-	s.sick = startLoad(t, s.fleet, loadConfig{rate: 30, pages: clusterPages, only: sick, writers: 4})
+	s.sick = startLoad(t, s.fleet, loadConfig{
+		rate: 30, pages: clusterPages, only: sick, writers: 4,
+		rest: 4 * time.Second / 30, // as many requests while they are refused: what a source's impatience costs is not what a dead master costs
+	})
 	s.others = startLoad(t, s.fleet, loadConfig{rate: sized(100, 150), pages: clusterPages, only: others})
 	return s
 }
