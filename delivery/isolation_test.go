@@ -24,7 +24,7 @@ func TestC01HangingBotsLeaveTheOthersTheirShareOfFewSlots(t *testing.T) {
 
 const (
 	wellBots = 20
-	rounds   = 100
+	rounds   = 100 // of 100 ms: every hanging registration has had its first timeouts, and begins again
 )
 
 func fewSlots(t *testing.T, inFlight, hanging int) {
@@ -37,7 +37,7 @@ func fewSlots(t *testing.T, inFlight, hanging int) {
 		return 202
 	})
 	r := startReplica(t, newMiniredis(t), b, func(c *delivery.Config) {
-		c.InFlight, c.Rules.MinAttempts = inFlight, 1_000_000
+		c.InFlight, c.Rules.MinAttempts, c.DeliveryTimeout = inFlight, 1_000_000, 2*time.Second
 	})
 	for i := range hanging {
 		require.NoError(t, r.Create(t.Context(), registration(fmt.Sprint("h", i), "app", at("hang"))))
@@ -58,7 +58,7 @@ func fewSlots(t *testing.T, inFlight, hanging int) {
 		}
 		r.send(t, backlog...)
 	}
-	for n := range rounds { // of 100 ms
+	for n := range rounds {
 		for i := range wellBots {
 			no := n*wellBots + i
 			sent[float64(no)] = time.Now()
@@ -84,6 +84,40 @@ func fewSlots(t *testing.T, inFlight, hanging int) {
 	require.Greater(t, tries, inFlight, "the sick bots have their share, too")
 	t.Attr("measured", fmt.Sprintf("%d tries in flight at most, %d hanging registrations of 32 and %d well ones: these wait %v typically, %v at worst",
 		inFlight, hanging, wellBots, typical, worst))
+}
+
+// TestBusyBotLeavesSlotsToTheOthers lets one registration have a backlog of tries that take 0.9 s, which is not slow, and may have more of them at
+// once than there are slots. It gets a part of them, so that another one's event never waits.
+func TestBusyBotLeavesSlotsToTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBot(t)
+		b.answers(func(q request) int {
+			if strings.HasPrefix(q.host, "busy") {
+				<-time.After(900 * time.Millisecond)
+			}
+			return 202
+		})
+		r := startReplica(t, newMiniredis(t), b, func(c *delivery.Config) { c.InFlight = 64 })
+		require.NoError(t, r.Create(t.Context(), registration("busy", "app", at("busy"), func(r *delivery.Registration) { r.MaxConcurrency = 100 })))
+		require.NoError(t, r.Create(t.Context(), registration("well", "app", at("well"))))
+		r.send(t, message("busy", "first", 0), message("well", "first", 0))
+		<-time.After(2 * time.Second) // both are known to be quick
+		var backlog []delivery.Incoming
+		for k := range 400 {
+			backlog = append(backlog, message("busy", fmt.Sprint("a", k), k))
+		}
+		r.send(t, backlog...)
+		most := 0
+		for n := range 40 {
+			<-time.After(100*time.Millisecond + time.Millisecond*time.Duration(n))
+			most = max(most, r.TriesUnderWay())
+			id := r.send(t, message("well", "ann", n))[0].ID
+			<-time.After(time.Millisecond)
+			require.Equal(t, delivery.Delivered, r.fate(t, id).Fate, "%d tries are under way", r.TriesUnderWay())
+		}
+		require.Greater(t, most, 4, "it has more than one at once")
+		require.Less(t, most, 32)
+	})
 }
 
 func at(host string) func(*delivery.Registration) {

@@ -147,6 +147,44 @@ func TestAHeirTakesOverAtOnce(t *testing.T) {
 	}
 }
 
+// TestTheLeaseOfTheLivingIsLeftToThem has a gateway take in an event for a bot that another is at work for: one that has just started, with a name of
+// its own, and one that shares the other's name, as on a copied disk, and has run for longer than a lease.
+func TestTheLeaseOfTheLivingIsLeftToThem(t *testing.T) {
+	for lineage, after := range map[string]time.Duration{"other": 0, "gw": 7 * time.Second} {
+		t.Run(lineage, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				client, b := newMiniredis(t), newBot(t)
+				b.status(0)
+				holder := startReplica(t, client, b, func(c *delivery.Config) { c.Lineage = "gw" })
+				require.NoError(t, holder.Create(t.Context(), registration("e1", "app")))
+				started := func() *replica {
+					return startReplica(t, client, b, func(c *delivery.Config) { c.Lineage = lineage })
+				}
+				var other *replica
+				if after > 0 {
+					other = started()
+					<-time.After(after)
+				}
+				for i := range 5 {
+					holder.send(t, message("e1", fmt.Sprint("a", i), i))
+				}
+				synctest.Wait()
+				if other == nil {
+					other = started()
+				}
+				other.send(t, message("e1", "late", 5))
+				<-time.After(3 * time.Second)
+				seen := map[any]int{}
+				for _, q := range b.requests() {
+					seen[q.event["n"]]++
+				}
+				require.Len(t, seen, 6)
+				require.Len(t, b.requests(), 6, "each is tried once")
+			})
+		})
+	}
+}
+
 // What is accepted while a gateway stops was left under its lease, which nobody renewed.
 func TestWhatADrainingGatewayAcceptsIsTakenUpByAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -74,3 +74,29 @@ func TestMaxPerSecondDelaysNoLoneEvent(t *testing.T) {
 		}
 	})
 }
+
+// Who takes over at once from a gateway that died does not know when that one's last try was, and waits as if it had been just now.
+func TestMaxPerSecondHoldsOverTheDeathOfAGateway(t *testing.T) {
+	for _, perSecond := range []int{1, 5} {
+		t.Run(fmt.Sprint(perSecond), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				lines, clients := newLines(t, 2)
+				b := newBot(t)
+				mine := func(c *delivery.Config) { c.Lineage = "gw" }
+				dead := startReplica(t, clients[0], b, mine)
+				require.NoError(t, dead.Create(t.Context(), registration("e1", "app", paced(perSecond))))
+				for i := range 4 * perSecond {
+					dead.send(t, message("e1", fmt.Sprint("a", i), i))
+				}
+				soon(t, func() bool { return len(b.requests()) == perSecond }, "tries in this second")
+				lines[0].cut()
+				dead.Kill()
+				startReplica(t, clients[1], b, mine)
+				soon(t, func() bool { return len(b.requests()) >= 4*perSecond }, "the rest")
+				lines[0].heal()
+				<-time.After(10 * time.Second) // its client gives up what it still dials
+				require.LessOrEqual(t, most(b.requests()), perSecond)
+			})
+		})
+	}
+}

@@ -93,6 +93,7 @@ func (s *sickScene) recovers(t *testing.T, well time.Time, soon time.Duration) (
 // TestR06StoreThatLoadsForLong kills the redis-server and has it take its time to read its files: LOADING.
 func TestR06StoreThatLoadsForLong(t *testing.T) {
 	server := rig.StartServer(t, rig.ServerConfig{Args: append(rig.AppendOnly(),
+		"--auto-aof-rewrite-percentage", "0",
 		"--key-load-delay", "20", // us at least for each key
 		"--loading-process-events-interval-bytes", "1024", "--rdbcompression", "no", // it answers so often, as one on a faster machine: who asks all the time finds it
 	)})
