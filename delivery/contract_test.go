@@ -79,6 +79,41 @@ func TestSignaturesVerifyWithOldAndNewSecret(t *testing.T) {
 	})
 }
 
+// TestSignaturesAreThoseOfStandardWebhooks has the official library judge every kind of secret, with the time of the signature, and changes
+// each thing that is signed.
+func TestSignaturesAreThoseOfStandardWebhooks(t *testing.T) {
+	onBothStores(t, func(t *testing.T, client redis.UniversalClient) {
+		b := newBot(t)
+		r := startReplica(t, client, b)
+		judges := map[string]func(string) (*standardwebhooks.Webhook, error){
+			"whsec_" + base64.StdEncoding.EncodeToString([]byte("0123456789abcdef01234567")): standardwebhooks.NewWebhook,
+			"any other text, with blanks & signs":                                            func(s string) (*standardwebhooks.Webhook, error) { return standardwebhooks.NewWebhookRaw([]byte(s)) },
+			"whsec_not base64!":                                                              func(s string) (*standardwebhooks.Webhook, error) { return standardwebhooks.NewWebhookRaw([]byte(s)) },
+		}
+		for secret, judge := range judges {
+			require.NoError(t, r.Put(t.Context(), registration("e1", "app", func(r *delivery.Registration) {
+				r.Credentials = delivery.Credentials{Type: delivery.HMAC, Secret: delivery.Secret(secret)}
+			})))
+			seen := len(b.requests())
+			r.settled(t, r.send(t, message("e1", "ann", seen))[0].ID)
+			got := b.requests()[seen]
+			require.Empty(t, got.header.Get("Authorization"))
+			wh, err := judge(secret)
+			require.NoError(t, err)
+			require.NoError(t, wh.Verify([]byte(got.body), got.header), secret)
+			require.Error(t, wh.Verify([]byte(got.body+" "), got.header))
+			for _, name := range []string{"webhook-id", "webhook-timestamp", "webhook-signature"} {
+				h := got.header.Clone()
+				h.Set(name, strings.ReplaceAll(h.Get(name), "v1,", "v1,A")+"9")
+				require.Error(t, wh.Verify([]byte(got.body), h), name)
+			}
+			stranger, err := standardwebhooks.NewWebhookRaw([]byte("another secret of some length"))
+			require.NoError(t, err)
+			require.Error(t, stranger.Verify([]byte(got.body), got.header))
+		}
+	})
+}
+
 func onlyKey(t testing.TB, client redis.UniversalClient, pattern string) string {
 	keys := allKeys(t, client, pattern)
 	require.Len(t, keys, 1)
