@@ -56,6 +56,7 @@ func (r *benchRoom) backlog(ctx context.Context, c benchCell) (row benchBacklog,
 		for i, runs := range []*[]benchResult{&row.Without, &row.With} {
 			result, err := stacks[i].run(ctx, benchLoad{
 				warm: c.warm(), events: c.events, size: c.size, most: r.ClosedTime, connections: r.Connections, registrations: row.Registrations,
+				authors: authorsOf(row.Registrations),
 			})
 			if err != nil {
 				return row, err

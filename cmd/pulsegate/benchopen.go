@@ -90,6 +90,7 @@ func (r *benchRoom) takeOpen(ctx context.Context, kind string, c benchCell, rate
 	}
 	result, err = s.run(ctx, benchLoad{
 		warm: c.warm(), events: events, size: c.size, rate: rate, connections: max(openConnections, r.Connections), registrations: c.registrations,
+		authors: authorsOf(c.registrations),
 	})
 	if err != nil {
 		return result, nil, err

@@ -51,7 +51,10 @@ func (r *benchRoom) take(ctx context.Context, kind string, c benchCell) (benchRe
 		return benchResult{}, err
 	}
 	defer s.abandon()
-	load := benchLoad{warm: c.warm(), events: c.events, size: c.size, most: r.ClosedTime, connections: r.Connections, registrations: c.registrations}
+	load := benchLoad{
+		warm: c.warm(), events: c.events, size: c.size, most: r.ClosedTime, connections: r.Connections, registrations: c.registrations,
+		authors: authorsOf(c.registrations),
+	}
 	if kind == partGateway {
 		load.batch, load.ndjson = c.batch, c.ndjson // the relay knows nothing of batches
 	}

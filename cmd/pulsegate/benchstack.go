@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -143,10 +144,17 @@ type benchLoad struct {
 	ndjson        bool
 	first         int64 // registration that the first event is for
 	registrations int64
-	unheeded      bool // nothing is to come to the bots
+	authors       int64 // that talk on each entity; 0: as many as one busy entity has
+	unheeded      bool  // nothing is to come to the bots
 
 	watch func(botsReport) // is shown what the bots have, often; may be nil
 }
+
+// busyAuthors talk in a cell, however many registrations they are spread over: all of them have begun when the warm-up ends.
+const busyAuthors = 997
+
+// authorsOf are those of each entity.
+func authorsOf(registrations int64) int64 { return max(busyAuthors/registrations, 1) }
 
 // arguments are those of the generator.
 func (s *stack) arguments(l benchLoad) []string {
@@ -155,7 +163,7 @@ func (s *stack) arguments(l benchLoad) []string {
 		"--events", strconv.FormatInt(l.events, 10), "--connections", strconv.Itoa(l.connections), "--size", strconv.Itoa(l.size),
 		"--entity", strconv.FormatInt(l.first, 10), "--registrations", strconv.FormatInt(l.registrations, 10),
 		"--rate", strconv.FormatFloat(l.rate, 'f', -1, 64), "--batch", strconv.FormatInt(max(1, l.batch), 10),
-		"--most", l.most.String(),
+		"--most", l.most.String(), "--authors", strconv.FormatInt(cmp.Or(l.authors, busyAuthors), 10),
 	}
 	if s.room.OwnIDs {
 		args = append(args, "--own-ids")

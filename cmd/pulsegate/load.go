@@ -27,6 +27,7 @@ type benchLoadCommand struct {
 	Connections   int           `help:"Connections." required:""`
 	Entity        int64         `help:"Entity that the first event is for."`
 	Registrations int64         `help:"Entities that the events are for, in turn." required:""`
+	Authors       int64         `help:"People who talk on each entity, in turn: each one's events go in order, one at a time." default:"997"`
 	Size          int           `help:"Bytes of one event." default:"1024"`
 	OwnIDs        bool          `help:"Give every event an id of its own." name:"own-ids"`
 	First         int64         `help:"Number of the first event."`

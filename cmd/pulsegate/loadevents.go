@@ -29,9 +29,6 @@ func (g *generator) appendRequest(to []byte, s shot) []byte {
 	return append(to, ']')
 }
 
-// authorsPerEntity is how many people talk at once on each entity of a bench: each one's events go in order, one at a time.
-const authorsPerEntity = 997
-
 // shortEvent is the size, in bytes, below which an event leaves out what it need not have.
 const shortEvent = 512
 
@@ -39,7 +36,7 @@ const shortEvent = 512
 func (g *generator) appendEvent(to []byte, number, due int64) []byte {
 	start := len(to)
 	entity := g.Entity + number%g.Registrations
-	author := strconv.FormatInt(number/g.Registrations%authorsPerEntity, 10)
+	author := strconv.FormatInt(number/g.Registrations%g.Authors, 10)
 	to = append(to, `{"type":"message",`...)
 	to = append(to, sequenceMark...)
 	to = strconv.AppendInt(to, number, 10)
