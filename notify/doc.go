@@ -104,6 +104,8 @@
 //     that the tag was refused.
 //   - A redirect of the platform is not followed and counts as a fault that may pass: it is the operator's to mend.
 //   - A job is never given up: it is owed to every conversation that it has not reached.
+//   - What a mail server says of a fault is kept without the password, and what the platform answers is passed on without its token: both may send
+//     back what they were told.
 //   - Mails show scheme and host of the callback address only; its path and query may hold secrets.
 //   - Text from outside becomes one line without control, invisible or direction-changing characters, of bounded length; a display name
 //     beside an address keeps letters, digits and little else.

@@ -64,7 +64,7 @@ func FuzzKeyFile(f *testing.F) {
 		tokens, secrets, err := main.ParseKeyFile(text)
 		if err != nil {
 			require.Empty(t, tokens)
-			for _, word := range strings.Fields(text) {
+			for word := range strings.FieldsSeq(text) {
 				if len(word) > 20 {
 					require.NotContains(t, err.Error(), word, "a refusal tells no key")
 				}

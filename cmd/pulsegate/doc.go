@@ -15,6 +15,13 @@
 // starts its own when that one has gone. Where the kernel cannot tie a child to its parent (anything but Linux), a child whose
 // gateway was killed goes on, and is joined at the next start.
 //
+// # The keys
+//
+// The key file holds a secret in each line. Keys are derived from each: one signs tokens, one seals secrets. The first line signs and seals,
+// all of them verify and open. A gateway looks at its file every second and takes what it holds, unless a key is missing that secrets in the
+// store are sealed with. keys rotate replaces the first line in steps, each of which can be repeated: the new secret lies in FILE.next until all
+// is done. It waits twice until every gateway that runs has followed, before the new key seals anything and before everything is sealed anew.
+//
 // # Exit status
 //
 //	0  done, or stopped by a first SIGTERM or SIGINT
@@ -24,6 +31,9 @@
 // # Decisions
 //
 //   - Settings are judged when they are parsed, before anything is opened; a refusal is one sentence.
+//   - Keys are followed by looking at the file, not told to gateways by signals: a file is there in every kind of deployment, and what matters is
+//     that all have it, which each tells the store itself.
+//   - A key is removed by a command that asks first whether anything is sealed with it; what tokens it signed nobody can count, so that is said.
 //   - The child is addressed through a unix socket whose path is noted in --data, because paths of sockets are short and paths
 //     of data directories are not.
 //   - The child is stopped by SIGTERM, on which it writes its append-only file out.
