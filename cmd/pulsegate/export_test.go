@@ -164,3 +164,9 @@ func ParseKeyFile(text string) (tokens, secrets [][]byte, err error) {
 	k, err := parseKeys(text, "pulsegate.key")
 	return k.tokens, k.secrets, err
 }
+
+// OpenLineage takes the first free name of a data directory, and returns what gives it up.
+func OpenLineage(data string) (name string, leave func()) {
+	l := openLineage(data, slog.New(slog.DiscardHandler))
+	return l.text(), l.close
+}
