@@ -8,13 +8,16 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/pulsegate/pulsegate/cmd/rig"
 	"github.com/pulsegate/pulsegate/delivery"
 )
 
@@ -281,4 +284,50 @@ func TestOldHMACSecretSignsForADay(t *testing.T) {
 		<-time.After(2 * time.Minute)
 		require.Equal(t, 1, signatures())
 	})
+}
+
+// meddler does something just before the first script of a client is run.
+type meddler struct {
+	once sync.Once
+	do   func()
+}
+
+func (*meddler) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (*meddler) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+func (m *meddler) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if strings.HasPrefix(cmd.Name(), "eval") {
+			m.once.Do(m.do)
+		}
+		return next(ctx, cmd)
+	}
+}
+
+// TestE15WhatIsWrittenDuringAWalkIsNotLost changes a registration after a walk has read it and before it writes.
+func TestE15WhatIsWrittenDuringAWalkIsNotLost(t *testing.T) {
+	server := rig.StartServer(t, rig.ServerConfig{})
+	r := startReplica(t, server.Client(), newBot(t))
+	require.NoError(t, r.Create(t.Context(), registration("e", "app")))
+	require.NoError(t, r.RenewKeys(t.Context(), newKey, oldKey))
+	walker := redis.NewClient(&redis.Options{Addr: server.Addr})
+	defer func() { require.NoError(t, walker.Close()) }()
+	vault := delivery.NewVault(walker, sealer(t, newKey, oldKey), nil)
+	walker.AddHook(&meddler{do: func() {
+		assert.NoError(t, r.Put(t.Context(), registration("e", "app", func(r *delivery.Registration) { r.Name = "changed meanwhile" })))
+	}})
+	found, err := vault.Reseal(t.Context(), nil)
+	require.NoError(t, err)
+	require.Zero(t, found.Resealed)
+	require.False(t, found.Settled(delivery.KeyID(newKey)), "another walk is due")
+	back, err := r.Registration(t.Context(), registration("e", "app").RegID)
+	require.NoError(t, err)
+	require.Equal(t, "changed meanwhile", back.Name)
+	found, err = vault.Reseal(t.Context(), nil)
+	require.NoError(t, err)
+	require.True(t, found.Settled(delivery.KeyID(newKey)))
+	t.Attr("measured", "a registration written between a walk's reading and writing: what was written stays, and the next walk ends it")
 }
