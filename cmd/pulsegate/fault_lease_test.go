@@ -53,6 +53,11 @@ func TestR22HolderThatStoodStillIsRefused(t *testing.T) {
 	lost, events := 0.0, 0
 	for round := range rounds {
 		stopped, other, answer := f.at(0), f.at(1), make(chan struct{})
+		eventually(t, func() bool {
+			standing, err := store.Keys(t.Context(), "pg:*:st:*").Result()
+			require.NoError(t, err)
+			return len(standing) == 0 || store.HGet(t.Context(), standing[0], "lo").Val() == ""
+		}, "who had it in the round before has given it back")
 		var authors []string
 		for i := range 10 {
 			authors = append(authors, fmt.Sprintf("author-%d-%d", round, i))
