@@ -89,6 +89,8 @@
 //     and after, whatever moves meanwhile.
 //   - On a single server one script call carries all shards of a batch; on a cluster there is one for each shard.
 //   - All ongoing conversations are known by their last message, whoever owns them, so that one that comes back to the bot is ongoing.
+//   - Metadata and health of an event are always the gateway's: a source's own metadata becomes {} where the registration has none. The
+//     owner is the gateway's on messages; on a control event it is what the event tells, and on others it is passed on as it came.
 //   - On an entity with a LIVE bot a message whose owner is another bot becomes the LIVE bot's: the other could never answer.
 //   - A second try, and any event that waited, asks the store first: whether the bot is DOWN, whether the registration changed, and, for
 //     a first try, who owns the conversation. Only what was heard within 100 ms starts without asking.

@@ -60,6 +60,27 @@ func TestUnknownBytesPassUntouched(t *testing.T) {
 	}
 }
 
+func TestMetadataOfTheSourceNeverPassesForTheRegistrations(t *testing.T) {
+	with := registration("e", "app", func(r *delivery.Registration) { r.Metadata = []byte(`{"k":1}`) })
+	const health = `{"status":"DEGRADED","failureCount":2,"successCount":23}`
+	for _, typ := range []string{"message", "update", "control"} {
+		for _, theirs := range []string{`{"internalBot":true,"x":{"y":[1]}}`, `"x"`, `null`, `7`} {
+			body := `{"type":"` + typ + `",` + coordinate + `,"author":{"id":"a"},"owner":{"type":"AGENT"},"metadata": ` + theirs + ` ,"health":` + theirs + `}`
+			for _, c := range []struct {
+				reg  delivery.Registration
+				want string
+			}{{registration("e", "app"), `{}`}, {with, `{"k":1}`}} {
+				out, err := delivery.ParseAndSplice([]byte(body), c.reg, nil)
+				require.NoError(t, err)
+				require.True(t, strings.HasSuffix(string(out), `,"owner":{"type":"AGENT"},"metadata": `+c.want+` ,"health":`+health+`}`), "%s", out)
+			}
+		}
+		out, err := delivery.ParseAndSplice([]byte(`{"type":"`+typ+`",`+coordinate+`,"author":{"id":"a"},"owner":{"type":"AGENT"}}`), registration("e", "app"), nil)
+		require.NoError(t, err)
+		require.NotContains(t, string(out), "metadata", "neither of them has any")
+	}
+}
+
 // FuzzEvent holds the splice to its promise: whatever is accepted stays valid JSON, and only our fields differ.
 func FuzzEvent(f *testing.F) {
 	f.Add([]byte(`{"type":"message",` + coordinate + `,"author":{"id":"a"}}`))

@@ -40,10 +40,15 @@ func (ev *event) splice(r *Registration, state health.State, c health.Counts, ow
 		text = append(text, ',')
 	}
 	add(at, from)
-	if len(r.Metadata) > 0 {
+	switch {
+	case len(r.Metadata) > 0:
 		at, from = set("metadata", ev.metadata)
 		text = append(text, r.Metadata...)
 		add(at, from)
+	case ev.metadata.given(): // a bot takes it for its own registration's, so the source's may not stand there
+		from = len(text)
+		text = append(text, '{', '}')
+		add(ev.metadata, from)
 	}
 	at, from = set("health", ev.health)
 	text = appendHealth(text, state, c)
