@@ -24,10 +24,10 @@
 //
 //	POST   events                                            admin, source   one event, an array, or one per line: 202
 //	GET    events/{id}                                       admin, source   what became of it, a row per registration
-//	GET    registrations                                     admin, bot      all of the company
+//	GET    registrations                                     admin, bot      all of the company; a bot its own
 //	POST   registrations                                     admin, bot      create: 202
 //	PUT    registrations                                     admin, bot      create or replace: 202
-//	GET    registrations/network/{n}/externalId/{e}          admin, bot      those of one entity
+//	GET    registrations/network/{n}/externalId/{e}          admin, bot      those of one entity; a bot its own
 //	GET    …/appId/{a}                                       admin, bot      one
 //	DELETE …/appId/{a}                                       admin, bot      204
 //	PUT    …/appId/{a}/mode/{mode}                           admin, bot      202
@@ -117,7 +117,9 @@
 //   - 400 and 409 of a written registration use the envelope of its 422: the API documents one shape for all 4xx of that call.
 //   - An event over 256 KiB is its own fault (422), since the others of its request may be stored; a body over 8 MiB is 413.
 //   - A conversation that nobody owns is answered with the owner type UNDETERMINED, so that owner.type is always there.
-//   - A bot may read every registration of its company, as any valid token could in the API that it was written for.
+//   - A bot reads its own registrations only: another's is 403, and listings leave others out. In the API that it was written for any valid
+//     token could list; but tokens are bound to one app ID there as well, no known bot reads another's registration, and these tell
+//     callback addresses and the mail addresses of people. An administrator's token lists all.
 //   - A listing of all registrations is sent as it is read, and broken off if the store goes away, so that nobody takes a part for the whole.
 //     Ours: ?limit (1 to 10,000) and ?after page through it; "next" says where the next page begins.
 //   - from=32d is answered like any other wrong text in "from"; the documented bound is 31 days.

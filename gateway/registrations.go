@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -110,8 +111,8 @@ func noSuchBot(err error, id delivery.RegID) error {
 // pageLimit is the greatest ?limit of a listing of registrations.
 const pageLimit = 10_000
 
-// getRegistrations lists the registrations of the token's company: all of them, or with ?limit so many from the first after ?after on, and
-// where the next page begins.
+// getRegistrations lists the registrations of the token's company, of which a bot sees its own: all of them, or with ?limit so many from
+// the first after ?after on, and where the next page begins.
 func (g *Gateway) getRegistrations(_ context.Context, c *call) (answer, error) {
 	limit := 0
 	if text := c.query.Get("limit"); text != "" {
@@ -128,6 +129,9 @@ func (g *Gateway) getRegistrations(_ context.Context, c *call) (answer, error) {
 			if err != nil {
 				return err
 			}
+			if c.may(r.AppID) != nil {
+				continue
+			}
 			if limit > 0 && s.rows == limit {
 				s.next = last
 				return nil
@@ -141,13 +145,14 @@ func (g *Gateway) getRegistrations(_ context.Context, c *call) (answer, error) {
 	}}, nil
 }
 
-// getEntity lists the registrations of one entity; none is an error.
+// getEntity lists the registrations of one entity, of which a bot sees its own; none is an error.
 func (g *Gateway) getEntity(ctx context.Context, c *call) (answer, error) {
 	e, err := c.entity()
 	if err != nil {
 		return answer{}, err
 	}
 	all, err := g.Carrier.OfEntity(ctx, e)
+	all = slices.DeleteFunc(slices.Clone(all), func(r delivery.Registration) bool { return c.may(r.AppID) != nil })
 	if err == nil && len(all) == 0 {
 		err = delivery.ErrNotFound
 	}
@@ -156,7 +161,7 @@ func (g *Gateway) getEntity(ctx context.Context, c *call) (answer, error) {
 
 // getRegistration reads one registration.
 func (g *Gateway) getRegistration(ctx context.Context, c *call) (answer, error) {
-	id, err := c.regID()
+	id, err := c.ownRegID()
 	if err != nil {
 		return answer{}, err
 	}
@@ -217,7 +222,7 @@ func (g *Gateway) putMode(ctx context.Context, c *call) (answer, error) {
 	return answer{}, say(errBad, "Invalid mode: "+text)
 }
 
-// ownRegID is the registration that the path names, if the token may change it.
+// ownRegID is the registration that the path names, if the token may read and change it.
 func (c *call) ownRegID() (delivery.RegID, error) {
 	id, err := c.regID()
 	if err != nil {

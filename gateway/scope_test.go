@@ -24,7 +24,7 @@ func matrix() map[string]expected {
 		"events": {401, 202, 403, 403, 404, 202}, "event": {401, 404, 403, 403, 404, 404},
 		"registrations": {401, 403, 200, 200, 200, 200}, "registrations_of_entity": {401, 403, 200, 200, 404, 200},
 		"registration_create": {401, 403, 409, 403, 404, 409}, "registration_put": {401, 403, 202, 403, 404, 202},
-		"registration": {401, 403, 200, 200, 404, 200}, "registration_delete": {401, 403, 204, 403, 404, 204},
+		"registration": {401, 403, 200, 403, 404, 200}, "registration_delete": {401, 403, 204, 403, 404, 204},
 		"mode": {401, 403, 202, 403, 404, 202}, "health": {401, 403, 200, 403, 404, 200},
 		"control": {401, 403, 200, 403, 404, 200}, "control_put": {401, 403, 200, 403, 404, 200},
 		"request": {401, 403, 200, 403, 404, 200}, "redeliver": {401, 403, 409, 403, 404, 409}, "requests": {401, 403, 200, 403, 404, 200},
@@ -86,6 +86,48 @@ func TestE06EveryRouteIsOpenToItsScopesOnly(t *testing.T) {
 		})
 	}
 	require.Empty(t, rows)
+}
+
+// The table above knows statuses alone, and those of a listing do not tell whose rows are in it.
+func TestE06BotReadsRegistrationsOfItsOwnOnly(t *testing.T) {
+	s := newStage(t)
+	s.register(t, "acme/own", "LIVE")
+	s.register(t, "acme/other", "MONITORING")
+	const entity = "/bots/v3/registrations/network/sms/externalId/e"
+	read := func(scope gateway.Scope, who, path string) (int, string) {
+		res := s.do(t, s.as(t, scope, who), http.MethodGet, path, "")
+		var apps []string
+		for _, app := range []string{"own", "other"} {
+			if strings.Contains(res.Body.String(), `"appId":"`+app+`"`) {
+				apps = append(apps, app)
+			}
+		}
+		return res.Code, strings.Join(apps, " ")
+	}
+	for _, c := range []struct {
+		scope     gateway.Scope
+		who, path string
+		status    int
+		apps      string
+	}{
+		{gateway.ScopeAdmin, "acme", "/bots/v3/registrations", 200, "own other"},
+		{gateway.ScopeBot, "acme/own", "/bots/v3/registrations", 200, "own"},
+		{gateway.ScopeBot, "acme/other", "/bots/v3/registrations?limit=1", 200, "other"},
+		{gateway.ScopeBot, "acme/nobody", "/bots/v3/registrations", 200, ""},
+		{gateway.ScopeAdmin, "acme", entity, 200, "own other"},
+		{gateway.ScopeBot, "acme/own", entity, 200, "own"},
+		{gateway.ScopeBot, "acme/other", entity, 200, "other"},
+		{gateway.ScopeBot, "acme/nobody", entity, 404, ""},
+		{gateway.ScopeBot, "acme/own", entity + "/appId/own", 200, "own"},
+		{gateway.ScopeBot, "acme/own", entity + "/appId/other", 403, ""},
+		{gateway.ScopeBot, "acme/own", entity + "/appId/nobody", 403, ""}, // not even whether it is there
+		{gateway.ScopeBot, "acme/nobody", entity + "/appId/own", 403, ""},
+	} {
+		status, apps := read(c.scope, c.who, c.path)
+		require.Equal(t, c.status, status, "%s %s", c.who, c.path)
+		require.Equal(t, c.apps, apps, "%s %s", c.who, c.path)
+	}
+	t.Attr("measured", "12 readings of registrations: a bot reads its own, another's is 403 or left out")
 }
 
 // recordOf is the id of a record of an app.
