@@ -23,6 +23,7 @@ import (
 type bot struct {
 	mu     sync.Mutex
 	got    []request
+	keep   bool                // what it gets
 	answer func(r request) int // 0: hang until the caller gives up
 	ln     *pipeListener
 	srv    *http.Server
@@ -38,7 +39,7 @@ type request struct {
 }
 
 func newBot(t testing.TB) *bot {
-	b := &bot{ln: newPipeListener()}
+	b := &bot{ln: newPipeListener(), keep: true}
 	b.srv = &http.Server{Handler: http.HandlerFunc(b.serve)}
 	done := make(chan struct{})
 	go func() { defer close(done); _ = b.srv.Serve(b.ln) }()
@@ -51,7 +52,9 @@ func (b *bot) serve(w http.ResponseWriter, r *http.Request) {
 	req := request{at: time.Now(), host: r.Host, header: r.Header.Clone(), body: string(body)}
 	_ = json.Unmarshal(body, &req.event)
 	b.mu.Lock()
-	b.got = append(b.got, req)
+	if b.keep {
+		b.got = append(b.got, req)
+	}
 	answer := b.answer
 	b.mu.Unlock()
 	status := http.StatusAccepted

@@ -18,7 +18,7 @@ func everywhere(t testing.TB, client redis.UniversalClient, args ...any) {
 		require.NoError(t, client.Do(t.Context(), args...).Err())
 		return
 	}
-	for _, node := range cluster.Nodes {
+	for _, node := range cluster.Nodes[:clusterMasters] {
 		require.NoError(t, node.Client().Do(t.Context(), args...).Err())
 	}
 }

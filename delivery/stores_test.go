@@ -54,13 +54,15 @@ var cluster struct {
 
 // emptyCluster returns a client of a cluster of three masters that holds nothing; in full size each has a replica.
 func emptyCluster(t testing.TB) redis.UniversalClient {
-	const masters = 3
-	cluster.start.Do(func() { cluster.Cluster = rig.StartCluster(&cluster.owner, masters, size(masters, 0)) })
-	for _, node := range cluster.Nodes[:masters] {
+	cluster.start.Do(func() { cluster.Cluster = rig.StartCluster(&cluster.owner, clusterMasters, size(clusterMasters, 0)) })
+	for _, node := range cluster.Nodes[:clusterMasters] {
 		require.NoError(t, node.Client().FlushAll(t.Context()).Err())
 	}
 	return cluster.NewClient(t)
 }
+
+// clusterMasters come first among the nodes of the cluster.
+const clusterMasters = 3
 
 // TestMain ends what outlives a test, and sees that nothing does.
 func TestMain(m *testing.M) {
