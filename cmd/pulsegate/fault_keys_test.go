@@ -1,9 +1,12 @@
 package main_test
 
 import (
+	"bufio"
+	"bytes"
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -11,6 +14,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/pulsegate/pulsegate/cmd/rig"
 )
 
 // mirrored keeps a copy of a key file up to date, as somebody who runs gateways on several machines does.
@@ -97,6 +102,38 @@ func TestE15KeysRotateWhileThreeGatewaysServe(t *testing.T) {
 	}
 	removeOldKey(t, f, url, oldID, old, strings.TrimSpace(fresh))
 	measured(t, "%d registrations of 3 gateways under %d events: rotation given up half-way, then done in %v; 0 lost, 0 refused, each secret as before; old tokens good until their key went", n, l.count.Load(), took.Round(100*time.Millisecond))
+}
+
+// TestKeysRotateThatIsInterruptedSaysSo interrupts a rotation that waits for a gateway with a key file of its own, and lets it go on later.
+func TestKeysRotateThatIsInterruptedSaysSo(t *testing.T) {
+	url, _ := storyRedis(t)
+	data, far := t.TempDir(), t.TempDir()
+	startGateway(t, far, "--redis", url)
+	mirrored(t, filepath.Join(far, "pulsegate.key"), filepath.Join(data, "pulsegate.key"))()
+	command := exec.Command(os.Args[0], "keys", "rotate", "--data", data, "--redis", url)
+	command.Env = append(os.Environ(), "PULSEGATE_TEST_RUN=1")
+	var errs bytes.Buffer
+	command.Stderr = &errs
+	rig.Tie(command)
+	out, err := command.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, command.Start())
+	t.Cleanup(func() { _ = command.Process.Kill() })
+	for lines, line := bufio.NewReader(out), ""; !strings.Contains(line, "do not yet"); {
+		line, err = lines.ReadString('\n')
+		require.NoError(t, err, errs.String())
+	}
+	require.NoError(t, command.Process.Signal(os.Interrupt))
+	require.Error(t, command.Wait())
+	require.Equal(t, 1, command.ProcessState.ExitCode())
+	require.Contains(t, errs.String(), "interrupted")
+	require.Contains(t, errs.String(), "run the same command again")
+	require.NotContains(t, errs.String(), "not every gateway")
+
+	mirrored(t, filepath.Join(data, "pulsegate.key"), filepath.Join(far, "pulsegate.key"))
+	status, said, failed := run("keys", "rotate", "--data", data, "--redis", url, "--wait", "60s")
+	require.Zero(t, status, failed)
+	require.Contains(t, said, "going on")
 }
 
 func ownSecret(page string) string { return "secret of " + page }

@@ -33,7 +33,7 @@ func (c keysRotateCommand) Run(s streams, log *slog.Logger) error {
 		r := rotation{vault: v, out: s.out, wait: c.Wait, draft: v.file.path + ".next"}
 		for _, step := range []func(context.Context) error{r.add, r.known, r.promote, r.promoted, r.reseal, r.finish} {
 			if err := step(ctx); err != nil {
-				return err
+				return r.stopped(ctx, err)
 			}
 		}
 		return nil
@@ -48,6 +48,14 @@ type rotation struct {
 	draft string // where the new secret lies until all is done
 	line  string // the new secret
 	id    string // its name
+}
+
+// stopped says why a rotation ends before it is done. Whoever interrupts it is told that, and not what the interrupt made of the step.
+func (r *rotation) stopped(ctx context.Context, err error) error {
+	if ctx.Err() == nil {
+		return err
+	}
+	return fmt.Errorf("interrupted before key %s seals everything: run the same command again, it goes on where it stopped; nothing is lost", r.id)
 }
 
 func (r *rotation) say(format string, args ...any) { _, _ = fmt.Fprintf(r.out, format+"\n", args...) }
