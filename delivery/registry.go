@@ -117,6 +117,7 @@ func (c *Carrier) Delete(ctx context.Context, id RegID) error {
 // change writes what decide makes of the present registration; nil means that it is deleted. The rules are checked against one version
 // of the entity and stored only if it is still the same, so that two replicas can never break them together.
 func (c *Carrier) change(ctx context.Context, id RegID, decide func(*view, *held) (*held, error)) error {
+	added := false // to the indexes
 	for range changeRepeats {
 		v, err := c.freshView(ctx, id.Entity)
 		if err != nil {
@@ -125,12 +126,16 @@ func (c *Carrier) change(ctx context.Context, id RegID, decide func(*view, *held
 		old := v.find(id.AppID)
 		next, err := decide(v, old)
 		if err != nil {
+			if added && old == nil { // somebody else's change came first
+				_ = c.unindex(ctx, id) // the answer is the same; what stays, readers drop
+			}
 			return err
 		}
 		if next != nil {
 			if err := c.store.addIndex(ctx, id); err != nil {
 				return err
 			}
+			added = true
 		}
 		done, err := c.store.change(ctx, id, v.version, next, effectsOf(old, next, c.store.now()))
 		if err != nil {
@@ -139,20 +144,34 @@ func (c *Carrier) change(ctx context.Context, id RegID, decide func(*view, *held
 		if !done {
 			continue
 		}
-		if next == nil {
-			if err := c.store.dropIndex(ctx, id); err != nil {
+		c.wake(id)
+		c.changed()
+		switch {
+		case next == nil:
+			return c.unindex(ctx, id)
+		case old == nil: // one that lost against another change may have taken it out before this one was written
+			if err := c.store.addIndex(ctx, id); err != nil {
 				return err
 			}
 		}
-		c.wake(id)
-		c.changed()
-		v, err = c.freshView(ctx, id.Entity)
-		if err == nil && next == nil && v.find(id.AppID) != nil { // created anew while we took it out of the indexes
-			err = c.store.addIndex(ctx, id)
-		}
+		_, err = c.freshView(ctx, id.Entity)
 		return err
 	}
 	return unavailable("change registration", fmt.Errorf("others kept changing it"))
+}
+
+// unindex takes a registration that is not there out of the indexes, and puts it back if it was created meanwhile: whoever creates one puts
+// it in before and after it is written, so whichever of the two is later finds it. A crash before it is put back leaves it out of lists until
+// it is written again; it works.
+func (c *Carrier) unindex(ctx context.Context, id RegID) error {
+	if err := c.store.dropIndex(ctx, id); err != nil {
+		return err
+	}
+	v, err := c.freshView(ctx, id.Entity)
+	if err != nil || v.find(id.AppID) == nil {
+		return err
+	}
+	return c.store.addIndex(ctx, id)
 }
 
 // effects are what a change does beside writing the registration.
