@@ -33,7 +33,7 @@ func (c *Carrier) write(ctx context.Context, r Registration, replace bool) error
 		r.WhenDown = HandOff
 	}
 	r.Platform = "LITHIUM"
-	if problems := c.problems(r); len(problems) > 0 {
+	if problems := c.Problems(r); len(problems) > 0 {
 		return &ValidationError{problems}
 	}
 	return c.change(ctx, r.RegID, func(v *view, old *held) (*held, error) {
@@ -50,8 +50,9 @@ func (c *Carrier) write(ctx context.Context, r Registration, replace bool) error
 	})
 }
 
-// problems are all that is wrong with a registration.
-func (c *Carrier) problems(r Registration) []string {
+// Problems are all that is wrong with a registration, each naming its field: what Validate sees, and what goes by this gateway's settings
+// and the store's clock. It asks nobody.
+func (c *Carrier) Problems(r Registration) []string {
 	problems := Validate(r)
 	if r.CallbackURL != "" {
 		if p := c.guard.problem(r.CallbackURL); p != "" {

@@ -36,6 +36,8 @@ type Events interface {
 type Registrations interface {
 	Create(ctx context.Context, r delivery.Registration) error
 	Put(ctx context.Context, r delivery.Registration) error
+	// Problems lists all for which Create and Put would refuse r by itself, each naming its field first. It does not ask the store.
+	Problems(r delivery.Registration) []string
 	SetMode(ctx context.Context, id delivery.RegID, m delivery.Mode) error
 	Delete(ctx context.Context, id delivery.RegID) error
 	Registration(ctx context.Context, id delivery.RegID) (delivery.Registration, error)

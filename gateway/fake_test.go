@@ -66,11 +66,13 @@ func (f *fakeCarrier) Put(_ context.Context, r delivery.Registration) error {
 	return f.put(r)
 }
 
+func (f *fakeCarrier) Problems(r delivery.Registration) []string { return delivery.Validate(r) }
+
 func (f *fakeCarrier) put(r delivery.Registration) error {
 	if f.away {
 		return delivery.ErrUnavailable
 	}
-	if problems := delivery.Validate(r); len(problems) > 0 {
+	if problems := f.Problems(r); len(problems) > 0 {
 		return &delivery.ValidationError{Problems: problems}
 	}
 	others := 0

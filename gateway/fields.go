@@ -63,9 +63,18 @@ func (f fields) whole(name string) (n int64) {
 	return n
 }
 
-// millis is a time in milliseconds. One that is out of all bounds is cut to one that is out of them too.
+// positive is an integer that 0 stands for the absence of; a 0 that is written is out of all bounds, and so -1.
+func (f fields) positive(name string) int64 {
+	n := f.whole(name)
+	if n == 0 && f.raw(name) != nil {
+		return -1
+	}
+	return n
+}
+
+// millis is a time in milliseconds, positive in the same way. One that is out of all bounds is cut to one that is out of them too.
 func (f fields) millis(name string) time.Duration {
-	return time.Duration(max(-1, min(f.whole(name), 1e11))) * time.Millisecond
+	return time.Duration(max(-1, min(f.positive(name), 1e11))) * time.Millisecond
 }
 
 // flag is true or false.

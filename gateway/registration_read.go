@@ -9,7 +9,7 @@ import (
 
 // registration reads the body as a registration that the token may write. All its problems, those of wrong types and those of
 // wrong values, come as one *delivery.ValidationError.
-func (c *call) registration() (delivery.Registration, error) {
+func (g *Gateway) registration(c *call) (delivery.Registration, error) {
 	f, err := readFields(c.body)
 	if err != nil {
 		return delivery.Registration{}, err
@@ -26,7 +26,7 @@ func (c *call) registration() (delivery.Registration, error) {
 			return r, err
 		}
 	}
-	if problems := allProblems(*f.problems, delivery.Validate(r)); len(problems) > 0 {
+	if problems := allProblems(*f.problems, g.Carrier.Problems(r)); len(problems) > 0 {
 		return r, &delivery.ValidationError{Problems: problems}
 	}
 	return r, nil
@@ -60,7 +60,7 @@ func registrationOf(f fields) delivery.Registration {
 		CallbackURL: f.text("callbackUrl"), CACertificate: f.text("caCertificate"), AvatarURL: f.text("avatarUrl"), Mode: modeOf(f), PublicFilter: filterOf(f),
 		Metadata: f.flat("metadata"), Owner: f.text("owner"), RunbookURL: f.text("runbookUrl"),
 		DeliveryTimeout: f.millis("deliveryTimeoutMs"), TimeToLive: f.millis("timeToLiveMs"),
-		MaxConcurrency: int(f.whole("maxConcurrency")), MaxPerSecond: int(f.whole("maxPerSecond")),
+		MaxConcurrency: int(f.positive("maxConcurrency")), MaxPerSecond: int(f.positive("maxPerSecond")),
 		WhenDown: delivery.WhenDown(f.text("whenDown")), DebugUntil: f.moment("debugUntil"),
 	}
 	r.CompanyKey, r.NetworkKey = f.text("companyKey"), f.text("networkKey")

@@ -171,7 +171,7 @@ func (g *Gateway) getRegistration(ctx context.Context, c *call) (answer, error) 
 
 // postRegistration creates a registration.
 func (g *Gateway) postRegistration(ctx context.Context, c *call) (answer, error) {
-	r, err := c.registration()
+	r, err := g.registration(c)
 	if err != nil {
 		return answer{}, err
 	}
@@ -180,7 +180,7 @@ func (g *Gateway) postRegistration(ctx context.Context, c *call) (answer, error)
 
 // putRegistration creates or replaces a registration.
 func (g *Gateway) putRegistration(ctx context.Context, c *call) (answer, error) {
-	r, err := c.registration()
+	r, err := g.registration(c)
 	if err != nil {
 		return answer{}, err
 	}

@@ -109,3 +109,47 @@ func TestTypesOfARegistrationAreSaidTogetherWithItsValues(t *testing.T) {
 }
 
 func millisOf(t time.Time) string { return strconv.FormatInt(t.UnixMilli(), 10) }
+
+// unprocessable is the text of the 422 with which the real carrier's gateway answers a registration.
+func unprocessable(t *testing.T, s *stage, body string) string {
+	t.Helper()
+	res := s.do(t, s.as(t, gateway.ScopeAdmin, "acme"), http.MethodPut, "/bots/v3/registrations", body)
+	require.Equal(t, http.StatusUnprocessableEntity, res.Code, res.Body)
+	return res.Body.String()
+}
+
+func TestAllProblemsOfARegistrationAreNamedAtOnceWhoeverSeesThem(t *testing.T) {
+	carrier := newCarrier(t)
+	s := newStage(t, func(c *gateway.Config) { c.Carrier = carrier })
+	late := millisOf(time.Now().Add(2 * time.Hour))
+	for _, url := range []string{"ftp://x", "http://169.254.169.254/", "https://169.254.169.254/", "https://u:p@b.example/"} {
+		for _, other := range []string{`"whenDown":"x"`, `"mode":"x"`, `"name":5`, `"deliveryTimeoutMs":1`, `"credentials":"none"`} {
+			field, _, _ := strings.Cut(other[1:], `"`)
+			got := unprocessable(t, s, `{"networkKey":"sms","externalId":"e","appId":"own","callbackUrl":"`+url+`","debugUntil":`+late+`,`+other+`}`)
+			for _, want := range []string{`"callbackUrl`, `"debugUntil may not be more than 1 hour ahead"`, `"` + field + ` must be `} {
+				require.Equal(t, 1, strings.Count(got, want), "%s beside %s: %s", url, other, got)
+			}
+		}
+	}
+}
+
+func TestLimitsOfARegistrationMayNotBeZero(t *testing.T) {
+	carrier := newCarrier(t)
+	s := newStage(t, func(c *gateway.Config) { c.Carrier = carrier })
+	body := func(limits string) string {
+		return `{"networkKey":"sms","externalId":"e","appId":"own","callbackUrl":"https://b.example/","credentials":{"type":"HMAC","secret":"s3cret"}` + limits + `}`
+	}
+	fields := []string{"maxConcurrency", "maxPerSecond", "deliveryTimeoutMs", "timeToLiveMs"}
+	for _, field := range fields {
+		for _, value := range []string{"0", "-0", "-1"} {
+			got := unprocessable(t, s, body(`,"`+field+`":`+value))
+			require.Equal(t, 1, strings.Count(got, " must be from "), got)
+			require.Contains(t, got, `"`+field+` must be from `)
+		}
+		for _, absent := range []string{"", `,"` + field + `":null`} {
+			res := s.do(t, s.as(t, gateway.ScopeAdmin, "acme"), http.MethodPut, "/bots/v3/registrations", body(absent))
+			require.Equal(t, http.StatusAccepted, res.Code, res.Body)
+		}
+	}
+	require.Equal(t, 4, strings.Count(unprocessable(t, s, body(`,"`+strings.Join(fields, `":0,"`)+`":0`)), " must be from "), "all at once")
+}
