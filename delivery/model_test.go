@@ -170,11 +170,12 @@ func (m *model) overdue(now time.Time) *made {
 	return nil
 }
 
-// counts are the outcomes in the window: each delivery that ended since it was emptied, once.
-func (m *model) counts(now time.Time) (acknowledged, failed int64) {
+// counts are the outcomes in the window: each delivery that ended since it was emptied, once. emptied is when that was: of what ended in the
+// same millisecond nobody knows whether it was before or after.
+func (m *model) counts(now, emptied time.Time) (acknowledged, failed int64) {
 	slot := func(at time.Time) int64 { return at.UnixMilli() * 120 / modelWindow.Milliseconds() }
 	for _, d := range m.all {
-		if d.ended.IsZero() || !d.ended.After(m.reset) || m.mode == delivery.Maintenance || slot(now)-slot(d.ended) >= 120 {
+		if d.ended.IsZero() || !d.ended.After(emptied) || m.mode == delivery.Maintenance || slot(now)-slot(d.ended) >= 120 {
 			continue
 		}
 		switch d.fate {
