@@ -13,7 +13,7 @@ import (
 const (
 	renewEvery  = 2 * time.Second
 	settleBatch = 256
-	linger      = 1900 * time.Millisecond // how long a lane without work keeps its lease: the next event then starts without a claim
+	linger      = 500 * time.Millisecond // how long a lane without work keeps its lease: the next event then starts without a claim
 )
 
 // lane works on one registration for as long as this replica holds its lease. It alone starts, settles and judges the registration's

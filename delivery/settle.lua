@@ -186,7 +186,9 @@ local function rest(g, r, events, reaped)
     return true
   end
   redis.call('ZREM', g.s.due, g.member)
-  if get(r, 'qn') ~= '0' then add(r, 'qn', -number(r, 'qn')); add(r, 'qb', -number(r, 'qb')) end -- and accepted shows what is missing
+  -- An empty queue has no events and no bytes, whatever a store that has forgotten some was told; accepted shows what is missing.
+  if number(r, 'qn') ~= 0 then add(r, 'qn', -number(r, 'qn')) end
+  if number(r, 'qb') ~= 0 then add(r, 'qb', -number(r, 'qb')) end
   return true
 end
 
