@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -137,17 +138,24 @@ type frugalBot struct {
 func startFrugalBot(b *testing.B) *frugalBot {
 	l, err := new(net.ListenConfig).Listen(b.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(b, err)
-	b.Cleanup(func() { _ = l.Close() })
 	bot := &frugalBot{addr: l.Addr().String(), told: make(chan struct{}, 1)}
-	go func() {
+	var serving sync.WaitGroup
+	var open sync.Map // connections that a carrier which does not run never closes
+	serving.Go(func() {
 		for {
 			conn, err := l.Accept()
 			if err != nil {
 				return
 			}
-			go bot.serve(conn)
+			open.Store(conn, nil)
+			serving.Go(func() { bot.serve(conn) })
 		}
-	}()
+	})
+	b.Cleanup(func() {
+		_ = l.Close()
+		open.Range(func(conn, _ any) bool { return conn.(net.Conn).Close() == nil || true })
+		serving.Wait()
+	})
 	return bot
 }
 
