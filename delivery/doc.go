@@ -81,8 +81,8 @@
 //     confirmed were gone. So accepts and changes ask it, on the same connection, and wait for the end of the sync.
 //   - A server with appendfsync everysec whose disk fills up answers the calls of that moment as if they were written, keeps them in its memory and
 //     writes them when there is room; killed before, it forgets them. To know better would take a second round trip for each accept.
-//   - A settlement takes the newest of its events out of the queue first: if that one is there, those that are not were settled before, by a call whose
-//     reply was lost. A promoted replica that has forgotten events has forgotten the newest; then each is taken out by itself, which costs more.
+//   - A settlement takes each event out of the queue by itself, and believes only what it took: those that are not there were settled before, by a call
+//     whose reply was lost, or forgotten by a promoted replica, in any order. One XDEL for all would save 0.8 us of an event's 28 and not tell which.
 //   - A gateway starts on a full store, takes leases there, and drains it: nothing that is written at the start is written again.
 //   - The totals are read by a script, not in a transaction: a full Redis refuses every command inside one.
 //   - Verify holds the sum over all registrations against the ledger of the store. Counters only grow, so that the sum must lie between the ledger before

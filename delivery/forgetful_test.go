@@ -2,6 +2,7 @@ package delivery_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -15,7 +16,7 @@ import (
 // A promoted replica did not know the latest events that a lane had in hand. Settled together with others, they were taken for repeats of the
 // first: the bytes of the wrong ones were left in the books, and the wrong ones were recorded.
 func TestStoreThatForgotItsLatestEventsKeepsItsBooks(t *testing.T) {
-	const bots, known, forgotten = 6, 20, 10
+	const bots, known, forgotten, later = 6, 20, 10, 5
 	client := rig.StartServer(t, rig.ServerConfig{}).Client()
 	b := newBot(t)
 	hanging := make(chan struct{})
@@ -43,12 +44,17 @@ func TestStoreThatForgotItsLatestEventsKeepsItsBooks(t *testing.T) {
 	}
 	soon(t, func() bool { return len(b.requests()) == bots*(known+forgotten) }, "all of it to be under way")
 	restore(t, client, before)
+	for n := range bots { // in hand together with what is forgotten, and settled in any order
+		for i := range later {
+			send(n, known+forgotten+i)
+		}
+	}
 	release()
 	soon(t, func() bool { return verify(t, client).Queued == 0 }, "what is known to be settled")
 	v := verify(t, client)
 	require.Empty(t, v.Findings)
-	require.EqualValues(t, bots*known, v.Fates[delivery.Delivered])
-	for _, id := range ids[:bots*known] {
+	require.EqualValues(t, bots*(known+later), v.Fates[delivery.Delivered])
+	for _, id := range slices.Concat(ids[:bots*known], ids[bots*(known+forgotten):]) {
 		require.Equal(t, delivery.Delivered, r.settled(t, id).Fate)
 	}
 }

@@ -183,26 +183,15 @@ func (d *settled) plain() bool {
 	return d.fate == Delivered && d.counts && d.origin == "" && !d.expires()
 }
 
-// putDelivered writes the acknowledged deliveries: how many bytes and how many they are, which of them came last, their ids, their records.
+// putDelivered writes the acknowledged deliveries: how many they are, their ids, their records.
 func (c *settleCall) putDelivered(a *argv) {
 	c.delivered = 0
-	size, last, newest := 0, 0, ""
 	for i := range c.outcomes {
-		d := &c.outcomes[i]
-		if !d.plain() {
-			continue
-		}
-		c.delivered++
-		size += len(d.body)
-		if newest == "" || after(d.sid, newest) {
-			last, newest = c.delivered, d.sid
+		if c.outcomes[i].plain() {
+			c.delivered++
 		}
 	}
-	a.arg(size, c.delivered)
-	if c.delivered == 0 {
-		return
-	}
-	a.arg(last)
+	a.arg(c.delivered)
 	for i := range c.outcomes {
 		if d := &c.outcomes[i]; d.plain() {
 			a.args = append(a.args, &d.sid)

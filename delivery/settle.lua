@@ -63,37 +63,19 @@ local function settle(g, r, o)
   alone(g.member, note, g, r, o, handed)
 end
 
--- Takes the events that were delivered out of the queue; their ids lie in ARGV from first on. Returns how many were there, and which of them
--- if that must be said: nil when all of them were, or when those that were not come first, settled before by a call whose reply was lost,
--- because outcomes are handed in in the order in which they came. Only a store that has forgotten its latest events, after a failover, lacks
--- others, and then the newest of these: that one is asked for first.
-local function remove_delivered(q, first, n, newest)
-  newest = first + newest - 1
-  local fresh = redis.call('XDEL', q, ARGV[newest])
-  if n == 1 then return fresh end
-  if fresh == 1 then return 1 + redis.call('XDEL', q, unpack(ARGV, first, first + n - 1)) end
-  local there = {}
-  for i = 1, n do
-    there[i] = redis.call('XDEL', q, ARGV[first + i - 1]) == 1
-    if there[i] then fresh = fresh + 1 end
-  end
-  return fresh, there
-end
-
--- Settles the deliveries that were acknowledged, all in one step: ids and then records lie in ARGV from g.first on.
+-- Settles the deliveries that were acknowledged, all in one step: ids and then records lie in ARGV from g.first on. Each is taken out of the queue
+-- by itself: what is not there any more was settled before, by a call whose reply was lost, or was forgotten by the store in a failover, and one
+-- XDEL for all would not tell which of them that is.
 local function settle_delivered(g, r)
-  local n = g.delivered
-  local fresh, there = remove_delivered(g.q, g.first, n, g.newest)
-  if fresh == 0 then return end
-  local bytes, kept, stamp, known = g.size, {}, num(now) .. '\n', n - fresh
-  for i = 1, n do
-    local record = ARGV[g.first + n + i - 1]
-    if there and there[i] or not there and i > known then
-      kept[#kept + 1] = stamp .. record
-    else
-      bytes = bytes - tonumber(string.match(record, '^%d+'))
+  local n, q, bytes, kept, stamp = g.delivered, g.q, 0, {}, num(now) .. '\n'
+  for i = g.first, g.first + n - 1 do
+    if redis.call('XDEL', q, ARGV[i]) == 1 then
+      local record = ARGV[i + n]
+      kept[#kept + 1], bytes = stamp .. record, bytes + tonumber(string.match(record, '^%d+'))
     end
   end
+  local fresh = #kept
+  if fresh == 0 then return end
   add(r, 'qn', -fresh); add(r, 'qb', -bytes); add(r, 'c:delivered', fresh)
   put(r, 'la', num(now))
   reg_count(r, 0, fresh)
@@ -225,15 +207,14 @@ local function read_group()
   local g = {s = shards[tonumber(ARGV[a + 1])], reg = KEYS[k + 1], st = KEYS[k + 2], win = KEYS[k + 3], q = KEYS[k + 4], okLog = KEYS[k + 5], errLog = KEYS[k + 6],
     told = KEYS[k + 7], handed = 0, member = ARGV[a + 2], cold = ARGV[a + 3], token = ARGV[a + 4], take = take == '1' or take == '3', mayRest = ARGV[a + 6] == '1',
     trialFailed = ARGV[a + 7], ramp = ARGV[a + 8], stamp = ARGV[a + 9], cursor = ARGV[a + 10], max = tonumber(ARGV[a + 11]), maxBytes = tonumber(ARGV[a + 12]),
-    outcomes = NONE, owners = NONE, x = false, count = 0, bytes = 0, skip = '', size = 0, delivered = 0, first = 0, newest = 0, eventful = false}
+    outcomes = NONE, owners = NONE, x = false, count = 0, bytes = 0, skip = '', delivered = 0, first = 0, eventful = false}
   a, k = a + 12, k + 7
   if take >= '2' then
     g.x, g.count, g.bytes, g.skip = KEYS[k + 1], tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2]), ARGV[a + 3]
     a, k = a + 3, k + 1
   end
-  g.size, g.delivered = tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2])
-  a = a + 2
-  if g.delivered > 0 then g.newest, g.first, a = tonumber(ARGV[a + 1]), a + 2, a + 1 + 2 * g.delivered end
+  g.delivered, g.first = tonumber(ARGV[a + 1]), a + 2
+  a = a + 1 + 2 * g.delivered
   local n = tonumber(ARGV[a + 1])
   a = a + 1
   if n > 0 then g.outcomes = {} end
