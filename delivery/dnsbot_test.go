@@ -25,6 +25,8 @@ type nameServer struct {
 	mu       sync.Mutex
 	names    map[string]func(n int64) named // by the name without its dot at the end; n counts from 1
 	count    map[string]int64               // of questions for addresses of the older kind
+	asking   []net.Conn                     // of its resolvers
+	stopped  bool
 }
 
 // named is what a name server says of a name.
@@ -77,7 +79,7 @@ func startNameServer(t testing.TB, names map[string]func(int64) named) *nameServ
 			work.Go(func() { defer c.Close(); s.serveTCP(c, stop) })
 		}
 	})
-	t.Cleanup(func() { close(stop); _ = packets.Close(); _ = ln.Close(); work.Wait() })
+	t.Cleanup(func() { s.hangUp(); close(stop); _ = packets.Close(); _ = ln.Close(); work.Wait() })
 	return s
 }
 
@@ -159,15 +161,38 @@ func (s *nameServer) lookUp(q dnsmessage.Question) named {
 	return says(max(1, s.count[name]))
 }
 
-// resolver asks the name server and nobody else.
+// resolver asks the name server and nobody else. Whoever asked may have given up long ago and the resolver still wait for the answer: all
+// that it has open ends with the server.
 func (s *nameServer) resolver() *net.Resolver {
 	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		var d net.Dialer
+		address := s.udp
 		if strings.HasPrefix(network, "tcp") {
-			return d.DialContext(ctx, network, s.tcp)
+			address = s.tcp
 		}
-		return d.DialContext(ctx, network, s.udp)
+		var d net.Dialer
+		c, err := d.DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.stopped {
+			_ = c.Close()
+			return nil, net.ErrClosed
+		}
+		s.asking = append(s.asking, c)
+		return c, nil
 	}}
+}
+
+// hangUp ends what the resolvers have open.
+func (s *nameServer) hangUp() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopped = true
+	for _, c := range s.asking {
+		_ = c.Close()
+	}
 }
 
 // on lets a replica ask the name server, and call the addresses that are allowed.
