@@ -213,6 +213,7 @@ func TestAStoreThatLostRevocationsIsToldThemAgain(t *testing.T) {
 		_, err = gateway.NewAccessStore(client).Revoke(t.Context(), "", "gone", time.Now().Add(time.Hour))
 		require.NoError(t, err)
 		require.Eventually(t, func() bool { return s.ask(t, token) == http.StatusUnauthorized }, 5*time.Second, 10*time.Millisecond)
+		<-time.After(time.Millisecond) // lists that begin in one microsecond have one name, and fake time stands still
 		require.NoError(t, client.FlushAll(t.Context()).Err())
 		_, err = gateway.NewAccessStore(client).Revoke(t.Context(), "", "another", time.Now().Add(time.Hour)) // before anybody has looked
 		require.NoError(t, err)
