@@ -32,7 +32,7 @@ bench: build redis ## measure the gateway beside a bare relay on this machine
 	./bin/pulsegate bench
 
 test: redis ## every test, with the race detector, on a real redis-server as well
-	$(GO) test -race -shuffle=on -timeout 40m $(TESTFLAGS) ./...
+	$(GO) test -race -shuffle=on -p 1 -timeout 40m $(TESTFLAGS) ./...
 	@echo "make test: all tests passed"
 
 faults: redis ## every row of the fault checklist in full size, with what each measured; FAULTS="--markdown FILE" keeps the table
