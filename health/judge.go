@@ -3,6 +3,7 @@ package health
 import (
 	"fmt"
 	"sort"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -81,7 +82,7 @@ func (r Rules) table(c Counts) Verdict {
 	case c.Failed == 0 && c.Acknowledged == 0:
 		return Verdict{State: Healthy, Reason: "no outcome in the window"}
 	case c.Failed == 0:
-		return Verdict{State: Healthy, Reason: fmt.Sprintf("all %d deliveries in the window were acknowledged", c.Acknowledged)}
+		return Verdict{State: Healthy, Reason: "all " + strconv.FormatInt(c.Acknowledged, 10) + " deliveries in the window were acknowledged"}
 	case c.Acknowledged == 0 && c.Failed >= r.MinAttempts:
 		return Verdict{State: Down, Reason: fmt.Sprintf("none of %d deliveries in the window was acknowledged (%s)", c.Failed, c.classes())}
 	default:

@@ -116,5 +116,25 @@ local function window_close(w)
   if new then redis.call('PEXPIRE', w.key, num(w.span * 2)) end
 end
 
+-- The window as it nearly always is: nothing in it failed, and nothing has left it since it was written. nil when it is not so. It is read by
+-- pcall: one that cannot be read is not calm.
+local function window_calm(key, now, span)
+  local slot = math.floor(now * SLOTS / span)
+  local field = num(slot % SLOTS)
+  local seen = redis.pcall('HMGET', key, 'sum', field)
+  if not seen[1] then return nil end
+  local length, at, oldest, total = string.match(seen[1], '^(%d+) (%d+) (%d+) (%d+)$')
+  if not total or tonumber(length) ~= span or slot < tonumber(at) or tonumber(oldest) <= slot - SLOTS then return nil end
+  local own = seen[2] and string.match(seen[2], '^' .. num(slot) .. ' (%d+)$')
+  return {key = key, slot = slot, field = field, head = length .. ' ' .. num(slot) .. ' ' .. oldest .. ' ', total = tonumber(total), own = own, span = span}
+end
+
+-- Counts n acknowledgements into a calm window.
+local function window_acknowledge(w, n)
+  w.total = w.total + n
+  redis.call('HSET', w.key, 'sum', w.head .. num(w.total), w.field, num(w.slot) .. ' ' .. num((tonumber(w.own) or 0) + n))
+  if not w.own then redis.call('PEXPIRE', w.key, num(w.span * 2)) end
+end
+
 -- The counts as one text: a f1 … f8, without trailing zeros.
 local function window_counts(w) return counts_text(w.n, w.f) end
