@@ -42,7 +42,10 @@ const slowRelayWorkers = 8192
 // take is one run on a stack of its own.
 func (r *benchRoom) take(ctx context.Context, kind string, c benchCell) (benchResult, error) {
 	defer func() { r.plan.done++ }()
-	setup := stackSetup{kind: kind, registrations: c.registrations, numbers: c.warm() + c.events, delay: c.delay, noAppendOnly: c.noAppendOnly}
+	setup := stackSetup{
+		kind: kind, registrations: c.registrations, numbers: c.warm() + c.events, delay: c.delay, noAppendOnly: c.noAppendOnly,
+		concurrency: r.Connections, // a registration may have as many under way as the relay has workers
+	}
 	if c.delay > 0 {
 		setup.relayWorkers = slowRelayWorkers
 	}
