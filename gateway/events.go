@@ -61,6 +61,9 @@ func split(body []byte, contentType string) (pieces []piece, batch bool, err err
 
 // isLines tells by its declared type that a body has one event per line.
 func isLines(contentType string) bool {
+	if rest, usual := strings.CutPrefix(contentType, "application/json"); usual && (rest == "" || rest[0] == ';') {
+		return false
+	}
 	kind, _, err := mime.ParseMediaType(contentType)
 	if err != nil {
 		return false
