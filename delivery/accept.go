@@ -3,17 +3,18 @@ package delivery
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
-
-	"github.com/pulsegate/pulsegate/health"
 )
 
 // Accept takes events in and returns one receipt for each, in order, within two seconds. A receipt without Err means that the store has
 // the event. The company is the caller's; an event for another company's coordinate is an unknown entity.
 func (c *Carrier) Accept(ctx context.Context, company string, events []Incoming) []Receipt {
-	ctx, cancel := context.WithTimeout(ctx, acceptTime)
-	defer cancel()
+	until := time.Now().Add(acceptTime)
+	if at, ok := ctx.Deadline(); ok && at.Before(until) {
+		until = at
+	}
 	receipts := make([]Receipt, len(events))
 	work := make([]*accepted, len(events))
 	for i, in := range events {
@@ -35,7 +36,7 @@ func (c *Carrier) Accept(ctx context.Context, company string, events []Incoming)
 			work[i].key = "key:" + in.Key
 		}
 	}
-	c.acceptAll(ctx, work)
+	c.acceptAll(ctx, until, work)
 	for i, ac := range work {
 		if ac != nil {
 			receipts[i] = ac.receipt()
@@ -59,7 +60,7 @@ func (ac *accepted) receipt() Receipt {
 }
 
 // acceptAll stores the events, repeating those whose registrations had changed.
-func (c *Carrier) acceptAll(ctx context.Context, work []*accepted) {
+func (c *Carrier) acceptAll(ctx context.Context, until time.Time, work []*accepted) {
 	for range 5 {
 		var left []*accepted
 		for _, ac := range work {
@@ -70,24 +71,23 @@ func (c *Carrier) acceptAll(ctx context.Context, work []*accepted) {
 		if len(left) == 0 {
 			return
 		}
-		c.acceptOnce(ctx, left)
+		c.acceptOnce(ctx, until, left)
 	}
 }
 
-func (c *Carrier) acceptOnce(ctx context.Context, work []*accepted) {
+func (c *Carrier) acceptOnce(ctx context.Context, until time.Time, work []*accepted) {
 	fresh := map[Entity]*view{} // a stale entity is loaded once
-	until, _ := ctx.Deadline()
-	calls := map[health.Shard]*acceptCall{}
+	var calls []*acceptCall     // one for each shard
 	for _, ac := range work {
 		e := ac.ev.entity
 		v := fresh[e]
 		if v == nil {
-			var err error
-			if v, err = c.viewOf(ctx, e, ac.state == "stale"); err != nil {
-				ac.err = err
+			if v, ac.err = c.viewBy(ctx, until, e, ac.state == "stale"); ac.err != nil {
 				continue
 			}
-			fresh[e] = v
+			if len(work) > 1 {
+				fresh[e] = v
+			}
 		}
 		if ac.err = ac.again.refusal(v); ac.err != nil {
 			continue
@@ -101,14 +101,16 @@ func (c *Carrier) acceptOnce(ctx context.Context, work []*accepted) {
 		}
 		ac.view = v
 		sh := v.regs[0].names.shard
-		if calls[sh] == nil {
-			calls[sh] = &acceptCall{shard: sh, until: until}
+		i := slices.IndexFunc(calls, func(call *acceptCall) bool { return call.shard == sh })
+		if i < 0 {
+			i = len(calls)
+			calls = append(calls, &acceptCall{shard: sh, until: until})
 		}
-		calls[sh].events = append(calls[sh].events, ac)
+		calls[i].events = append(calls[i].events, ac)
 	}
 	var wg sync.WaitGroup
-	for sh, call := range calls {
-		switch err := c.store.reach.acceptRefusal(sh); {
+	for _, call := range calls {
+		switch err := c.store.reach.acceptRefusal(call.shard); {
 		case err != nil:
 			call.refuse(err)
 		case len(calls) == 1:
@@ -118,6 +120,16 @@ func (c *Carrier) acceptOnce(ctx context.Context, work []*accepted) {
 		}
 	}
 	wg.Wait()
+}
+
+// viewBy returns what is known of an entity, loaded by a moment if it must be.
+func (c *Carrier) viewBy(ctx context.Context, until time.Time, e Entity, anew bool) (*view, error) {
+	if v := c.views.get(e); v != nil && !anew {
+		return v, nil
+	}
+	ctx, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
+	return c.viewOf(ctx, e, true)
 }
 
 // refuse leaves an error of the store with every event of a call.
@@ -182,7 +194,7 @@ func (c *Carrier) freshView(ctx context.Context, e Entity) (*view, error) {
 // runAccepts carries out one group commit and hands what was queued to the lanes of this replica.
 func (c *Carrier) runAccepts(calls []*acceptCall) {
 	began := time.Now()
-	c.store.accept(calls, c.acceptToken, limits{c.cfg.QueueEvents, c.cfg.QueueBytes})
+	c.store.accept(calls, c.acceptToken, c.holding, limits{c.cfg.QueueEvents, c.cfg.QueueBytes})
 	for _, call := range calls {
 		for i := range call.claims {
 			cl := &call.claims[i]
@@ -220,7 +232,11 @@ func offersFor(calls []*acceptCall, target *held) []offered {
 }
 
 func (ac *accepted) offer(f acceptedFate) offered {
-	return offered{sid: f.sid, previous: f.previous, part: ac.part, origin: ac.origin(), ev: ac.ev, owner: ac.owner, version: ac.view.version}
+	ev := ac.ev
+	return offered{&task{
+		sid: f.sid, part: ac.part, origin: ac.origin(), body: ev.body, author: ev.author, kind: ev.kind, ev: ev, owner: ac.owner, version: ac.view.version,
+		fresh: time.Now(),
+	}, f.previous}
 }
 
 // offer hands an event that was just stored to the lane, if it is this replica's, so that it need not be read again.

@@ -20,10 +20,10 @@ import (
 
 // What one event may allocate on its way: as seen when this was written, and a twentieth more.
 const (
-	acceptAllocs = 124  // alone, with a round trip of its own
-	manyAllocs   = 1470 // 64 in one call
-	tryAllocs    = 61
-	drainAllocs  = 99 // reading, trying and settling
+	acceptAllocs = 122  // alone, with a round trip of its own
+	manyAllocs   = 1469 // 64 in one call
+	tryAllocs    = 60
+	drainAllocs  = 95 // reading, trying and settling
 )
 
 // raceSlack is how much more it may be under the race detector, which keeps pools from giving back what they were given.

@@ -13,6 +13,7 @@ type batcher[C any] struct {
 
 	mu    sync.Mutex
 	lines map[string]*queue[C]
+	spare sync.Pool // of *waiting[C]
 }
 
 // queue is the calls that wait at one place.
@@ -28,7 +29,12 @@ type waiting[C any] struct {
 
 // do returns when the call has been carried out, or has waited too long.
 func (b *batcher[C]) do(call C) {
-	w := &waiting[C]{call: call, lead: make(chan bool, 1)}
+	w, ok := b.spare.Get().(*waiting[C])
+	if !ok {
+		w = &waiting[C]{lead: make(chan bool, 1)}
+	}
+	w.call = call
+	defer b.put(w)
 	place := b.place(call)
 	b.mu.Lock()
 	q := b.lines[place]
@@ -47,6 +53,13 @@ func (b *batcher[C]) do(call C) {
 		return
 	}
 	b.leadBatch(q, w)
+}
+
+// put keeps what a call waited with for the next: it was told once, and nobody else knows of it any more.
+func (b *batcher[C]) put(w *waiting[C]) {
+	var none C
+	w.call = none
+	b.spare.Put(w)
 }
 
 // leadBatch carries out the next batch, and hands on the lead.

@@ -40,7 +40,7 @@ func benchmarkEvent(b *testing.B, regs int) {
 		reg := registration(fmt.Sprint("e", i), "app", func(r *delivery.Registration) { r.CallbackURL = srv.URL })
 		require.NoError(b, r.Create(b.Context(), reg))
 	}
-	pad := `,"pad":"` + strings.Repeat("x", 800) + `"}`
+	pad := `,"pad":"` + strings.Repeat("x", 800) + `","id":"`
 	b.ReportAllocs()
 	b.SetParallelism(32)
 	began := redisCPU(b, server)
@@ -49,8 +49,8 @@ func benchmarkEvent(b *testing.B, regs int) {
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
 			i := int(n.Add(1))
-			in := message(fmt.Sprint("e", i%regs), fmt.Sprint("author ", i%5000), i)
-			in.Body = append(in.Body[:len(in.Body)-1], pad...)
+			in := message(fmt.Sprint("e", i%regs), fmt.Sprint("author ", i%max(1, 997/regs)), i)
+			in.Body = append(append(in.Body[:len(in.Body)-1], pad...), strconv.Itoa(i)+`"}`...)
 			if rc := r.Accept(b.Context(), "acme", []delivery.Incoming{in}); rc[0].Err != nil {
 				b.Error(rc[0].Err)
 				return

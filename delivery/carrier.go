@@ -25,6 +25,7 @@ type Carrier struct {
 	views   *views
 	guard   *guard
 	caller  *caller
+	crew    crew
 	keeper  *keeper
 	log     *slog.Logger
 	slots   *slots        // tries at once
@@ -130,6 +131,17 @@ func (c *Carrier) acceptToken() string {
 	return c.token()
 }
 
+// holding is the token of the lane that this replica has for a registration, or "". The lane may be about to take its lease, or to give it back:
+// the store knows.
+func (c *Carrier) holding(id RegID) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if l := c.lanes[id]; l != nil && c.running {
+		return l.token
+	}
+	return ""
+}
+
 // Ready says whether events can be taken in; nil means ready.
 func (c *Carrier) Ready(ctx context.Context) error {
 	if s := c.store.reach.status(); s.Serving == 0 && c.store.reach.live.Load() {
@@ -199,6 +211,7 @@ func (c *Carrier) drain() {
 		<-done
 	}
 	c.stopTry()
+	c.crew.dismiss()
 	c.caller.close()
 }
 

@@ -2,25 +2,6 @@
 
 local R = {}
 
--- What is wrong with the data of one registration or entity: names and reasons in turn. It ends the reply.
-local SICK = {}
-
--- What the server refuses to everybody: that is not the fault of one.
-local REFUSED = {'OOM ', 'MISCONF ', 'READONLY ', 'NOREPLICAS ', 'LOADING ', 'MASTERDOWN ', 'CLUSTERDOWN ', 'NOAUTH ', 'NOPERM ', 'CROSSSLOT ', 'non local key'}
-
--- Does f, which concerns only what is named: an error in it is noted, and keeps nothing from the others. Returns whether it went well, and what f returns.
-local function alone(name, f, ...)
-  local ok, a, b = pcall(f, ...)
-  if ok then return true, a, b end
-  local why = type(a) == 'table' and a.err or tostring(a)
-  for _, text in ipairs(REFUSED) do
-    if string.find(why, text, 1, true) then error(a, 0) end
-  end
-  SICK[#SICK + 1] = name
-  SICK[#SICK + 1] = why
-  return false
-end
-
 -- What a script nearly always needs of st is read at once: read_hot does that, and HOT says where each field stands in the reply.
 -- xp: when the first event of x has expired · tl: the registration's time to live.
 local HOT, read_hot

@@ -86,8 +86,9 @@ func (c *Carrier) Kill() { c.stopTry() }
 
 // Trier returns a try of an event at a registration, without a queue, and says how it ended.
 func (c *Carrier) Trier(r Registration, body []byte) func(ctx context.Context) health.Class {
-	h := &held{Registration: r, names: r.names(), secret: r.Credentials.Secret}
+	h := newHeld(r)
+	h.secret = r.Credentials.Secret
 	t := newTask(queuedEvent{sid: "1-0", part: newPart(1), author: "ann", kind: 'm', body: body}, &c.parser)
 	t.reg = h
-	return func(ctx context.Context) health.Class { return c.try(ctx, t, health.Reading{}).class }
+	return func(ctx context.Context) health.Class { return c.try(ctx, t).class }
 }

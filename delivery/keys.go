@@ -82,11 +82,11 @@ func toldKey(s health.Shard, company string, kind EntryKind) string { // zset: o
 	return s.Key("told", company, string(kind))
 }
 
-func (e Entity) regKey() string                  { return e.key("reg") }              // hash: version, registrations, tombstones
-func (e Entity) ownKey() string                  { return e.key("own") }              // zset: authors of ongoing conversations by last message
-func (e Entity) controlKey(author string) string { return e.key("ctl", author) }      // hash: owner of the author's conversation
-func (e Entity) dedupeKey(key string) string     { return e.key("dup", digest(key)) } // string: event, body hash, fate
-func (e Entity) againKey(part string) string     { return e.key("again", part) }      // list: deliveries made once more of an event
+func (e Entity) regKey() string                  { return e.key("reg") }         // hash: version, registrations, tombstones
+func (e Entity) ownKey() string                  { return e.key("own") }         // zset: authors of ongoing conversations by last message
+func (e Entity) controlKey(author string) string { return e.key("ctl", author) } // hash: owner of the author's conversation
+func (e Entity) dedupeKey(name string) string    { return e.key("dup", name) }   // string: event, body hash, fate
+func (e Entity) againKey(part string) string     { return e.key("again", part) } // list: deliveries made once more of an event
 
 func (id RegID) standingKey() string { return id.key("st") }  // hash: standing, lease, queue size, ledger
 func (id RegID) windowKey() string   { return id.key("win") } // hash: window
@@ -108,7 +108,7 @@ type names struct {
 	reg, own, told                      string // keys of the entity, and of the company's handoffs
 	standing, window, queue, ok, failed string // keys of the registration
 	expiry                              string
-	control                             string // what the keys of its authors' control begin with
+	control, dedupe                     string // what the keys of its authors' control, and of its events' own ids, begin with
 	events, requests                    string // what the ids of events and deliveries begin with
 	where                               string // the entity, as members of a JSON object
 	settleKeys                          []string
@@ -119,7 +119,7 @@ func (id RegID) names() *names {
 	n := &names{
 		shard: id.shard(), member: id.member(), reg: id.regKey(), own: id.ownKey(), told: toldKey(id.shard(), id.CompanyKey, EntryHandoff),
 		standing: id.standingKey(), window: id.windowKey(), queue: id.queueKey(), expiry: id.expiryKey(), ok: id.okLogKey(), failed: id.errLogKey(),
-		control: strings.TrimSuffix(id.controlKey("."), "."), events: id.eventPrefix(), requests: id.requestPrefix(),
+		control: strings.TrimSuffix(id.controlKey("."), "."), dedupe: strings.TrimSuffix(id.dedupeKey("."), "."), events: id.eventPrefix(), requests: id.requestPrefix(),
 		where: id.Entity.where(),
 	}
 	n.settleKeys = []string{n.reg, n.standing, n.window, n.queue, n.ok, n.failed, n.told}
@@ -142,6 +142,9 @@ func (e Entity) where() string {
 
 // controlOf is the key of one author's control.
 func (n *names) controlOf(author string) string { return n.control + url.QueryEscape(author) }
+
+// dedupeOf is the key of an event's own id, or of a caller's key for it.
+func (n *names) dedupeOf(key string) string { return n.dedupe + digest(key) }
 
 // healthKeys are the keys of a registration that health works on.
 func (id RegID) healthKeys() health.Keys {

@@ -67,22 +67,14 @@ type lane struct {
 	tryCtx    context.Context
 	stopTries context.CancelFunc
 	tries     sync.WaitGroup
+	timer     *time.Timer
+	call      settleCall // the latest: there is one at a time
 }
 
-// offered is an event that this replica has just stored.
+// offered is an event that this replica has just stored, and the id before it in the queue.
 type offered struct {
-	sid, previous, part string
-	origin              string
-	ev                  *event
-	owner               Owner
-	version             string
-}
-
-func (o offered) task() *task {
-	return &task{
-		sid: o.sid, part: o.part, origin: o.origin, body: o.ev.body, author: o.ev.author, kind: o.ev.kind, ev: o.ev, owner: o.owner, version: o.version,
-		fresh: time.Now(),
-	}
+	*task
+	previous string
 }
 
 // finished is a try that ended.
@@ -192,6 +184,8 @@ func (l *lane) run() {
 	defer l.tries.Wait()
 	defer l.stopTries()
 	defer l.leave()
+	l.timer = time.NewTimer(time.Hour)
+	defer l.timer.Stop()
 	for {
 		l.collect()
 		l.stage()
@@ -220,7 +214,7 @@ func (l *lane) collect() {
 		case !after(o.sid, l.cursor):
 		case o.previous == l.cursor && l.mayHold() && !l.releasing:
 			l.cursor = o.sid
-			l.push(o.task())
+			l.push(o.task)
 		default:
 			l.mu.Lock()
 			l.more = true
@@ -354,6 +348,11 @@ func (l *lane) idleAt() time.Time {
 
 // wait sleeps until something happens or is due.
 func (l *lane) wait() {
+	select {
+	case <-l.nudge:
+		return
+	default:
+	}
 	due := l.renewed.Add(renewEvery)
 	if idle := l.idleAt(); l.under == 0 && l.lines.events == 0 && idle.Before(due) {
 		due = idle
@@ -364,10 +363,10 @@ func (l *lane) wait() {
 			due = at
 		}
 	}
-	timer := time.NewTimer(max(time.Until(due), 0))
-	defer timer.Stop()
+	l.timer.Reset(max(time.Until(due), 0))
 	select {
 	case <-l.nudge:
-	case <-timer.C:
+		l.timer.Stop()
+	case <-l.timer.C:
 	}
 }

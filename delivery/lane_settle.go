@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"time"
 
@@ -29,7 +30,7 @@ func (l *lane) settle() bool {
 	if call.handedOff > 0 {
 		l.c.changed()
 	}
-	l.outcomes = append([]settled(nil), l.outcomes[len(call.outcomes):]...)
+	l.outcomes = slices.Delete(l.outcomes, 0, len(call.outcomes)) // their room is used again
 	l.failing = len(l.outcomes) > 0 && l.failing
 	l.heard(call.state, began)
 	l.append(call)
@@ -62,15 +63,18 @@ func (l *lane) settleCall() *settleCall {
 	n := min(len(l.outcomes), settleBatch)
 	rest := l.idle() && n == len(l.outcomes) && (l.known || !l.take_) && !l.reapDue()
 	room, bytes := l.room()
+	renew := time.Since(l.renewed) >= renewEvery
 	l.mu.Lock()
-	l.more = l.more || time.Since(l.renewed) >= renewEvery // a renewal looks for what no message told of
+	l.more = l.more || renew // a renewal looks for what no message told of
+	quiet := !renew && !l.again && !l.take_
 	rest = rest && len(l.inbox) == 0 && len(l.finished) == 0
 	if !l.more && !rest || l.releasing || bytes == 0 {
 		room = 0
 	}
 	l.more, l.again = l.more && room == 0, false
 	l.mu.Unlock()
-	call := &settleCall{id: l.id, names: l.names, token: l.token, take: l.take_, cursor: l.cursor, outcomes: l.outcomes[:n:n], state: l.state}
+	call := &l.call
+	*call = settleCall{id: l.id, names: l.names, token: l.token, take: l.take_, cursor: l.cursor, outcomes: l.outcomes[:n:n], state: l.state}
 	call.max, call.maxBytes, call.mayRest = room, bytes, rest
 	if l.known && l.ramp.Width != l.state.reading.Notes.RampWidth {
 		call.ramp = strconv.Itoa(l.ramp.Width)
@@ -82,6 +86,7 @@ func (l *lane) settleCall() *settleCall {
 	for _, t := range l.staged {
 		call.owners = append(call.owners, t.author)
 	}
+	call.quiet = quiet && room == 0 && !rest && call.ramp == "" && call.trialFailed == "" && call.reap == 0 && len(call.owners) == 0
 	return call
 }
 
@@ -116,7 +121,9 @@ func (l *lane) storeAway(err error) bool {
 
 func (l *lane) heard(st laneState, began time.Time) {
 	l.state, l.known = st, true
-	l.renewed, l.leaseEnd = began, began.Add(st.lease)
+	if st.lease > 0 {
+		l.renewed, l.leaseEnd = began, began.Add(st.lease)
+	}
 	if w := st.reading.Notes.RampWidth; w != l.ramp.Width {
 		l.ramp = health.Ramp{Width: w}
 	}

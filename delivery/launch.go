@@ -211,27 +211,31 @@ func (l *lane) launch() {
 	}
 }
 
-// start makes a try in a goroutine of the lane's.
+// start makes a try in a goroutine of the crew's.
 func (l *lane) start(t *task) {
 	t.reg = l.reg
 	t.debug = l.c.store.now().Before(l.reg.DebugUntil)
 	if st := l.state.reading.Standing; st.State == health.Down && t.trial == 0 {
 		t.trial = st.Number
 	}
-	reading := l.state.reading
-	began := time.Now()
-	l.pace.begun(began)
-	if began.After(l.leaseEnd) {
+	t.lane, t.reading, t.began = l, l.state.reading, time.Now()
+	l.pace.begun(t.began)
+	if t.began.After(l.leaseEnd) {
 		l.stopTries() // this process stood still: somebody else may be delivering already
 	}
 	l.running++
 	l.tried[t.sid] = t
-	l.tries.Go(func() {
-		o := l.c.try(l.tryCtx, t, reading)
-		l.c.slots.give(&l.share, max(time.Since(began), 1))
-		l.mu.Lock()
-		l.finished = append(l.finished, finished{t, o})
-		l.mu.Unlock()
-		l.poke()
-	})
+	l.tries.Add(1)
+	l.c.crew.start(t)
+}
+
+// makeTry makes a try that was started, and hands in how it ended.
+func (l *lane) makeTry(t *task) {
+	defer l.tries.Done()
+	o := l.c.try(l.tryCtx, t)
+	l.c.slots.give(&l.share, max(time.Since(t.began), 1))
+	l.mu.Lock()
+	l.finished = append(l.finished, finished{t, o})
+	l.mu.Unlock()
+	l.poke()
 }

@@ -24,6 +24,8 @@ type metrics struct {
 	ailments    *prometheus.Desc
 	losses      *prometheus.Desc
 	books       bookDescs
+
+	usual struct{ tries, fates, outcomes prometheus.Counter } // those of an acknowledged delivery, found once
 }
 
 func newMetrics() *metrics {
@@ -56,6 +58,8 @@ func newMetrics() *metrics {
 		losses:    newDesc("store_losses_total", "Times that this process found data gone from the store, or put back what had lost its place."),
 	}
 	m.showZeros()
+	well := className(health.Acknowledged)
+	m.usual.tries, m.usual.fates, m.usual.outcomes = m.tries.WithLabelValues(well), m.fates.WithLabelValues(string(Delivered)), m.outcomes.WithLabelValues(well)
 	return m
 }
 
@@ -143,12 +147,22 @@ func (m *metrics) countTry(o outcome) {
 	if o.cancelled {
 		return
 	}
-	m.tries.WithLabelValues(className(o.class)).Inc()
+	if o.class == health.Acknowledged {
+		m.usual.tries.Inc()
+	} else {
+		m.tries.WithLabelValues(className(o.class)).Inc()
+	}
 	m.tryTime.Observe(o.latency.Seconds())
 }
 
 func (m *metrics) countSettled(c *settleCall) {
-	for _, d := range c.outcomes {
+	for i := range c.outcomes {
+		d := &c.outcomes[i]
+		if d.fate == Delivered && d.o.class == health.Acknowledged {
+			m.usual.fates.Inc()
+			m.usual.outcomes.Inc()
+			continue
+		}
 		m.fates.WithLabelValues(string(d.fate)).Inc()
 		if d.fate == Delivered || d.fate == Failed || d.fate == Suppressed {
 			m.outcomes.WithLabelValues(className(d.o.class)).Inc()

@@ -1,6 +1,9 @@
 package delivery
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // Redelivery is a delivery made once more.
 type Redelivery struct {
@@ -51,12 +54,13 @@ func (c *Carrier) Redeliver(ctx context.Context, company, requestID, key string)
 	if err != nil {
 		return Redelivery{}, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, acceptTime)
+	until := time.Now().Add(acceptTime)
+	ctx, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
 	if _, err := c.viewOf(ctx, rec.Reg.Entity, true); err != nil { // what is known here of the mode may be out of date
 		return Redelivery{}, err
 	}
-	c.acceptAll(ctx, []*accepted{ac})
+	c.acceptAll(ctx, until, []*accepted{ac})
 	receipt := ac.receipt()
 	if receipt.Err != nil {
 		return Redelivery{}, receipt.Err

@@ -16,8 +16,17 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
+//go:embed alone.lua
+var aloneLua string
+
 //go:embed common.lua
 var commonLua string
+
+//go:embed accept_held.lua
+var acceptHeldLua string
+
+//go:embed settle_plain.lua
+var settlePlainLua string
 
 //go:embed accept.lua
 var acceptLua string
@@ -88,7 +97,20 @@ type store struct {
 }
 
 type scripts struct {
-	accept, settle, look, change, control, handoffs, take, update, gather, mark, deed *redis.Script
+	accept, acceptHeld, settle, settlePlain, look, change, control, handoffs, take, update, gather, mark, deed *redis.Script
+}
+
+func (sc scripts) all() []*redis.Script {
+	return []*redis.Script{
+		sc.accept, sc.acceptHeld, sc.settle, sc.settlePlain, sc.look, sc.change, sc.control, sc.handoffs, sc.take, sc.update, sc.gather, sc.mark, sc.deed,
+	}
+}
+
+// works says that one of the calls changes what is known of registrations and events.
+func (sc scripts) works(calls []scriptCall) bool {
+	return slices.ContainsFunc(calls, func(c scriptCall) bool {
+		return c.script == sc.accept || c.script == sc.acceptHeld || c.script == sc.settle || c.script == sc.settlePlain || c.script == sc.change
+	})
 }
 
 func newStore(cfg Config) *store {
@@ -100,8 +122,9 @@ func newStore(cfg Config) *store {
 		clock: newClock(cfg.Clock), reach: known, sick: newAilments(cfg.Log), replicas: cfg.Replicas, cluster: cluster, client: cfg.Client, health: health.NewStore(cfg.Client, cfg.Rules), sealer: cfg.Sealer, window: cfg.Rules.Window,
 		hold: cfg.HoldTime, lineage: cfg.Lineage, singles: make(chan struct{}, singlesMost),
 		scripts: scripts{
-			accept: lua(commonLua, acceptLua), settle: lua(commonLua, settleLua), look: lua(lookLua), change: lua(commonLua, changeLua),
-			control: lua(controlLua), handoffs: lua(commonLua, handoffsLua), take: lua(takeLua), update: lua(updateLua), gather: lua(gatherLua), mark: lua(markLua),
+			accept: lua(aloneLua, commonLua, acceptLua), acceptHeld: lua(aloneLua, acceptHeldLua), settle: lua(aloneLua, commonLua, settleLua),
+			settlePlain: lua(aloneLua, settlePlainLua), look: lua(lookLua), change: lua(aloneLua, commonLua, changeLua),
+			control: lua(controlLua), handoffs: lua(aloneLua, commonLua, handoffsLua), take: lua(takeLua), update: lua(updateLua), gather: lua(gatherLua), mark: lua(markLua),
 			deed: lua(deedLua),
 		},
 	}
@@ -161,8 +184,7 @@ func (s *store) load(ctx context.Context) error {
 	if _, err := s.mark(ctx, every); err != nil {
 		return err
 	}
-	sc := s.scripts
-	for _, script := range []*redis.Script{sc.accept, sc.settle, sc.look, sc.change, sc.control, sc.handoffs, sc.take, sc.update, sc.gather, sc.mark, sc.deed} {
+	for _, script := range s.scripts.all() {
 		if err := script.Load(ctx, s.client).Err(); err != nil {
 			return unavailable("load scripts", err)
 		}
@@ -230,9 +252,9 @@ func (s *store) look() ([health.Shards]looked, error) {
 	}
 	calls := make([]scriptCall, len(shards))
 	for i, sh := range shards {
-		calls[i] = scriptCall{[]string{dueKey(sh), judgeKey(sh), noticesKey(sh), outKey(sh)}, []any{lookLimit}}
+		calls[i] = scriptCall{s.scripts.look, []string{dueKey(sh), judgeKey(sh), noticesKey(sh), outKey(sh)}, []any{lookLimit}}
 	}
-	replies, errs := s.pipeline(s.scripts.look, calls)
+	replies, errs := s.pipeline(calls)
 	for i, reply := range replies {
 		if errs[i] != nil || len(reply) != 4 {
 			continue

@@ -15,6 +15,7 @@ import (
 type accepted struct {
 	ev   *event
 	part string
+	what string // its kind and part, as they lie in the queue
 	key  string // dedupe key, or ""
 	view *view
 
@@ -90,39 +91,39 @@ func (a *argv) flag(b bool) {
 	}
 }
 
-// shards writes the shards that a call touches, and returns their numbers in it, from 1.
-func (a *argv) shards(list []health.Shard) map[health.Shard]int {
-	at := make(map[health.Shard]int, len(list))
-	a.arg(len(list))
-	for i, sh := range list {
+// shardsOf writes the shards that a script touches, and returns their numbers in it, from 1.
+func shardsOf[C any](a *argv, calls []C, shard func(C) health.Shard) map[health.Shard]int {
+	at, count := map[health.Shard]int{}, len(a.args)
+	a.arg(0)
+	for _, c := range calls {
+		sh := shard(c)
+		if at[sh] > 0 {
+			continue
+		}
+		at[sh] = len(at) + 1
 		a.keys = append(a.keys, shardKeys[sh].keys[:]...)
 		a.args = append(a.args, &shardKeys[sh].hex)
-		at[sh] = i + 1
 	}
+	a.args[count] = len(at)
 	return at
 }
 
 // bundles groups calls by the scripts that carry them out: on a cluster one for each shard, else one for all.
-func bundles[C any](s *store, calls []C, shard func(C) health.Shard) (lists [][]health.Shard, grouped [][]C) {
+func bundles[C any](s *store, calls []C, shard func(C) health.Shard) (bundled [][]C) {
+	if !s.cluster {
+		return [][]C{calls}
+	}
 	at := map[health.Shard]int{}
 	for _, c := range calls {
-		sh := shard(c)
-		place := sh
-		if !s.cluster {
-			place = 0
-		}
-		i, ok := at[place]
+		i, ok := at[shard(c)]
 		if !ok {
-			i = len(grouped)
-			at[place] = i
-			lists, grouped = append(lists, nil), append(grouped, nil)
+			i = len(bundled)
+			at[shard(c)] = i
+			bundled = append(bundled, nil)
 		}
-		if !slices.Contains(lists[i], sh) {
-			lists[i] = append(lists[i], sh)
-		}
-		grouped[i] = append(grouped[i], c)
+		bundled[i] = append(bundled[i], c)
 	}
-	return lists, grouped
+	return bundled
 }
 
 // acceptGroup is the events of one entity in one batch.
@@ -131,6 +132,7 @@ type acceptGroup struct {
 	targets []*held
 	events  []*accepted
 	call    *acceptCall
+	token   string // of the lane that has the registration, when all is as usual
 }
 
 func groupAccepts(calls []*acceptCall) []*acceptGroup {
@@ -145,7 +147,7 @@ func groupAccepts(calls []*acceptCall) []*acceptGroup {
 			at := version{a.ev.entity, a.view.version}
 			g := index[at]
 			if g == nil {
-				g = &acceptGroup{view: a.view, call: c}
+				g = &acceptGroup{view: a.view, targets: a.view.targets, call: c}
 				index[at] = g
 				groups = append(groups, g)
 			}
@@ -156,40 +158,143 @@ func groupAccepts(calls []*acceptCall) []*acceptGroup {
 	return groups
 }
 
-// accept carries out a batch of calls in one round trip. Where token returns "", no registration is claimed.
-func (s *store) accept(calls []*acceptCall, token func() string, lim limits) {
-	lists, bundled := bundles(s, calls, func(c *acceptCall) health.Shard { return c.shard })
-	pipeline, groups, tokens := make([]scriptCall, len(bundled)), make([][]*acceptGroup, len(bundled)), make([]string, len(bundled))
-	for i, list := range lists {
-		groups[i], tokens[i] = groupAccepts(bundled[i]), token()
-		pipeline[i] = s.acceptScript(list, groups[i], tokens[i], lim)
-	}
+// accept carries out a batch of calls in one round trip, and in another what was not as it usually is. Where token returns "", no registration is
+// claimed; holder is the token of the lane that this replica has for a registration, or "".
+func (s *store) accept(calls []*acceptCall, token func() string, holder func(RegID) string, lim limits) {
 	ctx, cancel := context.WithTimeout(context.Background(), batchTime)
 	defer cancel()
-	t := newTrip(s.scripts.accept, pipeline)
+	var scripts []acceptScript
+	for _, bundle := range bundles(s, calls, func(c *acceptCall) health.Shard { return c.shard }) {
+		usual, rest := parted(groupAccepts(bundle), holder)
+		scripts = append(scripts, s.acceptHeldScript(usual, lim), s.acceptScript(rest, token(), lim))
+	}
+	s.acceptTrip(ctx, scripts)
+	var again []acceptScript
+	for _, sc := range scripts {
+		again = append(again, s.acceptScript(sc.left(), token(), lim))
+	}
+	s.acceptTrip(ctx, again)
+}
+
+// acceptScript is one script of a batch: what it takes in, and how its reply is read.
+type acceptScript struct {
+	call   scriptCall
+	groups []*acceptGroup
+	token  string // of what it claims
+	held   bool   // it takes in what is as usual
+}
+
+// acceptTrip carries out those scripts that have something to take in.
+func (s *store) acceptTrip(ctx context.Context, scripts []acceptScript) {
+	scripts = slices.DeleteFunc(slices.Clone(scripts), func(sc acceptScript) bool { return len(sc.groups) == 0 })
+	if len(scripts) == 0 {
+		return
+	}
+	calls := make([]scriptCall, len(scripts))
+	for i, sc := range scripts {
+		calls[i] = sc.call
+	}
+	t := newTrip(calls)
 	t.replicas, t.untold = s.replicas, &s.untold
 	s.carry(ctx, t)
-	for i := range bundled {
-		s.readAccept(groups[i], tokens[i], t.replies[i], t.errs[i])
+	for i, sc := range scripts {
+		s.readAccept(sc, t.replies[i], t.errs[i])
 	}
 }
 
-func (s *store) acceptScript(list []health.Shard, groups []*acceptGroup, token string, lim limits) scriptCall {
+// parted tells the groups that are as usual from the others.
+func parted(groups []*acceptGroup, holder func(RegID) string) (usual, rest []*acceptGroup) {
+	for _, g := range groups {
+		if g.usual() {
+			g.token = holder(g.targets[0].RegID)
+		}
+		if g.token != "" {
+			usual = append(usual, g)
+		} else {
+			rest = append(rest, g)
+		}
+	}
+	return usual, rest
+}
+
+// usual says that a group holds customers' private messages for a LIVE bot alone.
+func (g *acceptGroup) usual() bool {
+	return len(g.targets) == 1 && g.targets[0].Mode == Live && !slices.ContainsFunc(g.events, func(ac *accepted) bool {
+		return ac.ev.kind != 'm' || ac.ev.public || ac.ev.expires != 0 || ac.again != nil
+	})
+}
+
+// left are the groups of events that a script left to the other one.
+func (sc acceptScript) left() (groups []*acceptGroup) {
+	if !sc.held {
+		return nil
+	}
+	for _, g := range sc.groups {
+		i := slices.IndexFunc(g.events, func(ac *accepted) bool { return ac.state == "" && ac.err == nil })
+		if i >= 0 {
+			groups = append(groups, &acceptGroup{view: g.view, targets: g.targets, call: g.call, events: g.events[i:]})
+		}
+	}
+	return groups
+}
+
+// shard is where all of a group lies.
+func (g *acceptGroup) shard() health.Shard { return g.targets[0].names.shard }
+
+// acceptHeldScript takes in events for registrations that this replica holds.
+func (s *store) acceptHeldScript(groups []*acceptGroup, lim limits) acceptScript {
+	sc := acceptScript{groups: groups, held: true}
+	if len(groups) == 0 {
+		return sc
+	}
+	a := &argv{}
+	a.key(ledgerKey(groups[0].shard()))
+	a.arg(dedupeTime.Milliseconds(), lim.events, lim.bytes, len(groups))
+	for _, g := range groups {
+		g.putHeld(a)
+	}
+	sc.call = scriptCall{s.scripts.acceptHeld, a.keys, a.args}
+	return sc
+}
+
+func (g *acceptGroup) putHeld(a *argv) {
+	t := g.targets[0]
+	a.key(t.names.reg, t.names.standing, t.names.queue)
+	a.arg(&g.view.version, &t.AppID, &g.token, 0, len(g.events))
+	count, before := len(a.args)-2, len(a.keys)
+	for _, ac := range g.events {
+		ac.what = string(ac.ev.kind) + ac.part
+		a.key(t.names.controlOf(ac.ev.author))
+		seen := ""
+		if ac.key != "" {
+			seen = ac.part + " " + ac.ev.hash() + " " + string(Queued)
+			a.key(t.names.dedupeOf(ac.key))
+		}
+		a.arg(&ac.what, &ac.ev.author, &ac.ev.name, ac.ev.body, seen)
+	}
+	a.args[count] = len(a.keys) - before
+}
+
+func (s *store) acceptScript(groups []*acceptGroup, token string, lim limits) acceptScript {
+	sc := acceptScript{groups: groups, token: token}
+	if len(groups) == 0 {
+		return sc
+	}
 	a := &argv{}
 	a.arg(s.window.Milliseconds(), token, leaseTime.Milliseconds(), dedupeTime.Milliseconds(), controlTime.Milliseconds(),
 		ongoingTime.Milliseconds(), lim.events, lim.bytes, keepSuccess, keepFailures, recordTime.Milliseconds(), s.hold.Milliseconds(), s.heir())
-	at := a.shards(list)
+	at := shardsOf(a, groups, (*acceptGroup).shard)
 	a.arg(len(groups))
 	for _, g := range groups {
 		g.put(a, at)
 	}
-	return scriptCall{a.keys, a.args}
+	sc.call = scriptCall{s.scripts.accept, a.keys, a.args}
+	return sc
 }
 
 func (g *acceptGroup) put(a *argv, at map[health.Shard]int) {
 	n := g.view.regs[0].names // all of an entity share what is used here
 	a.arg(at[n.shard])
-	g.targets = g.view.targets
 	a.keys = append(a.keys, g.view.keys...)
 	a.args = append(a.args, g.view.args...)
 	a.arg(len(g.events))
@@ -255,7 +360,7 @@ func (ac *accepted) put(a *argv, targets []*held) {
 		a.keys = append(a.keys, ev.entity.againKey(ac.again.origin))
 	}
 	if ac.key != "" {
-		a.keys = append(a.keys, ev.entity.dedupeKey(ac.key))
+		a.keys = append(a.keys, targets[0].names.dedupeOf(ac.key))
 	}
 }
 
@@ -303,12 +408,16 @@ const (
 
 // readAccept reads a reply. What no replica has confirmed is refused, though it is stored and will be delivered: the source that sends
 // it again with its id is answered as if it had been accepted now.
-func (s *store) readAccept(groups []*acceptGroup, token string, reply []any, err error) {
-	if len(reply) == 2+len(groups) {
+func (s *store) readAccept(sc acceptScript, reply []any, err error) {
+	if len(reply) == 2+len(sc.groups) {
 		s.heard(toInt(reply[0]))
-		s.sick.tell(reply[1+len(groups)])
-		for i, g := range groups {
-			g.read(toInt(reply[0]), reply[1+i], token)
+		s.sick.tell(reply[1+len(sc.groups)])
+		for i, g := range sc.groups {
+			if sc.held {
+				g.readHeld(toText(reply[1+i]))
+			} else {
+				g.read(toInt(reply[0]), reply[1+i], sc.token)
+			}
 		}
 	} else if err == nil {
 		err = fmt.Errorf("reply of %d parts", len(reply))
@@ -316,9 +425,35 @@ func (s *store) readAccept(groups []*acceptGroup, token string, reply []any, err
 	if err == nil {
 		return
 	}
-	for _, g := range groups {
+	for _, g := range sc.groups {
 		for _, ac := range g.events {
 			ac.err = unavailable("accept", err)
+		}
+	}
+}
+
+// readHeld reads what became of the events that were taken in as usual, the first of the group. The others have no state yet.
+func (g *acceptGroup) readHeld(text string) {
+	previous, rest, more := strings.Cut(text, "\n")
+	for _, ac := range g.events {
+		if !more {
+			return
+		}
+		var line string
+		line, rest, more = strings.Cut(rest, "\n")
+		switch {
+		case line == "r":
+			ac.state = "reused"
+		case strings.HasPrefix(line, "s"):
+			seen := strings.Fields(line[1:])
+			ac.state, ac.part, ac.fate = "seen", seen[0], Fate(seen[len(seen)-1])
+		default:
+			ac.state, ac.fate, ac.owner = "ok", Queued, Owner{Type: Agent}
+			if line[0] == 'b' {
+				ac.owner = Owner{Type: Bot, AppID: g.targets[0].AppID}
+			}
+			ac.fates = []acceptedFate{{target: g.targets[0], fate: Queued, sid: line[1:], previous: previous}}
+			previous = line[1:]
 		}
 	}
 }

@@ -128,9 +128,10 @@ func (k *keeper) read() (now [health.Shards]kept, known [health.Shards]bool) {
 	}
 	for sh := range health.Shard(health.Shards) {
 		c := &calls[int(sh)%len(calls)]
+		c.script = k.script
 		c.keys = append(c.keys, makerKey(sh), ledgerKey(sh), dueKey(sh), judgeKey(sh), noticesKey(sh), outKey(sh), outDataKey(sh))
 	}
-	replies, errs := k.s.pipeline(k.script, calls)
+	replies, errs := k.s.pipeline(calls)
 	for i, reply := range replies {
 		for j, item := range reply {
 			v := toSlice(item)

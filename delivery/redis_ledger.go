@@ -164,14 +164,14 @@ func (b *bookkeeper) registrations(ctx context.Context, names []string) ([]shown
 	var known []string
 	for _, name := range names {
 		if id, err := parseMember(name); err == nil {
-			calls = append(calls, scriptCall{[]string{id.regKey(), id.standingKey(), id.queueKey()}, []any{id.AppID}})
+			calls = append(calls, scriptCall{b.script, []string{id.regKey(), id.standingKey(), id.queueKey()}, []any{id.AppID}})
 			known = append(known, name)
 		}
 	}
 	if len(calls) == 0 || ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	replies, errs := b.store.pipeline(b.script, calls)
+	replies, errs := b.store.pipeline(calls)
 	shown := make([]shownLedger, 0, len(known))
 	for i, name := range known {
 		if errs[i] != nil {
@@ -194,14 +194,14 @@ func (s *store) ledgers(ctx context.Context) ([]map[string]string, error) {
 	for sh := range health.Shard(health.Shards) {
 		keys = append(keys, ledgerKey(sh))
 	}
-	calls := []scriptCall{{keys, nil}}
+	calls := []scriptCall{{ledgersScript, keys, nil}}
 	if _, cluster := s.client.(*redis.ClusterClient); cluster {
 		calls = calls[:0]
 		for _, key := range keys {
-			calls = append(calls, scriptCall{[]string{key}, nil})
+			calls = append(calls, scriptCall{ledgersScript, []string{key}, nil})
 		}
 	}
-	replies, errs := s.pipeline(ledgersScript, calls)
+	replies, errs := s.pipeline(calls)
 	var all []map[string]string
 	for i, reply := range replies {
 		if errs[i] != nil {

@@ -53,9 +53,9 @@ func (o outbox) takeFrom(shards []health.Shard, share int, lease time.Duration) 
 	s := o.c.store
 	calls := make([]scriptCall, len(shards))
 	for i, sh := range shards {
-		calls[i] = scriptCall{[]string{noticesKey(sh), outKey(sh), outDataKey(sh)}, []any{share, lease.Milliseconds()}}
+		calls[i] = scriptCall{s.scripts.take, []string{noticesKey(sh), outKey(sh), outDataKey(sh)}, []any{share, lease.Milliseconds()}}
 	}
-	replies, errs := s.pipeline(s.scripts.take, calls)
+	replies, errs := s.pipeline(calls)
 	for i, reply := range replies {
 		for j := 1; j+1 < len(reply); j += 2 {
 			var e Entry

@@ -156,14 +156,14 @@ func (s *store) renewEntities(ctx context.Context, script *redis.Script, entitie
 			}
 		}
 		if len(args) > 0 {
-			calls, asked = append(calls, scriptCall{[]string{e.regKey()}, args}), asked+int64(len(args)/3)
+			calls, asked = append(calls, scriptCall{script, []string{e.regKey()}, args}), asked+int64(len(args)/3)
 		}
 	}
 	if len(calls) == 0 {
 		return nil
 	}
 	written := int64(0)
-	replies, errs := s.pipeline(script, calls)
+	replies, errs := s.pipeline(calls)
 	for _, reply := range replies {
 		if len(reply) == 1 {
 			written += toInt(reply[0])

@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,7 +19,7 @@ type laneState struct {
 	waiting int64         // events in the queue
 	expires int64         // when the first of them has expired, in ms, as far as the lane must know; 0: never
 	stamp   string        // of the standing: what is said of it again only when it has changed
-	lease   time.Duration // that is left
+	lease   time.Duration // that is left; 0: it was not looked at
 }
 
 // queued is one event as it lies in the queue.
@@ -64,9 +65,11 @@ type settleCall struct {
 	reap        int      // expired events to look for; 0: none
 	reapBytes   int
 	tried       []string // events under way, which do not expire
+	quiet       bool     // the lease needs no renewal, and nothing is asked for
 
 	// The answer; state is what is known before, too.
 	err       error
+	settled   bool // by the script for what is plain
 	lost      bool
 	rested    bool
 	state     laneState
@@ -80,39 +83,131 @@ type settleCall struct {
 // weigh is how much of a batch a call takes.
 func (c *settleCall) weigh() int { return 1 + len(c.outcomes) }
 
-// settle carries out a batch of calls in one round trip.
+// settle carries out a batch of calls in one round trip, and in another those that turned out to be less plain than they seemed.
 func (s *store) settle(calls []*settleCall) {
 	shareReading(calls)
-	lists, bundled := bundles(s, calls, func(c *settleCall) health.Shard { return c.names.shard })
-	pipeline := make([]scriptCall, len(bundled))
-	for i, list := range lists {
-		a := &argv{}
-		a.arg(s.window.Milliseconds(), leaseTime.Milliseconds(), controlTime.Milliseconds(), keepSuccess, keepFailures, recordTime.Milliseconds(), s.hold.Milliseconds(), s.heir())
-		at := a.shards(list)
-		a.arg(len(bundled[i]))
-		for _, c := range bundled[i] {
-			a.arg(at[c.names.shard])
-			c.put(a)
-		}
-		pipeline[i] = scriptCall{a.keys, a.args}
-	}
-	replies, errs := s.pipeline(s.scripts.settle, pipeline)
-	for i, group := range bundled {
-		if errs[i] == nil && len(replies[i]) != 2+len(group) {
-			errs[i] = fmt.Errorf("settle: reply of %d parts", len(replies[i]))
-		}
-		if errs[i] == nil {
-			s.sick.tell(replies[i][1+len(group)])
-		}
-		for j, c := range group {
-			if errs[i] != nil {
-				c.err = unavailable("settle", errs[i])
-				continue
+	var scripts []settleScript
+	for _, bundle := range bundles(s, calls, (*settleCall).shard) {
+		var plain, rest []*settleCall
+		for _, c := range bundle {
+			if c.plain() {
+				plain = append(plain, c)
+			} else {
+				rest = append(rest, c)
 			}
-			s.heard(toInt(replies[i][0]))
-			c.read(toInt(replies[i][0]), replies[i][1+j])
+		}
+		scripts = append(scripts, s.settlePlainScript(plain), s.settleScript(rest))
+	}
+	s.settleTrip(scripts)
+	var again []settleScript
+	for _, sc := range scripts {
+		if sc.plain {
+			left := slices.DeleteFunc(sc.calls, func(c *settleCall) bool { return c.settled || c.err != nil })
+			again = append(again, s.settleScript(left))
 		}
 	}
+	s.settleTrip(again)
+}
+
+func (c *settleCall) shard() health.Shard { return c.names.shard }
+
+// settleScript is one script of a batch: what it settles, and how its reply is read.
+type settleScript struct {
+	call  scriptCall
+	calls []*settleCall
+	plain bool
+}
+
+// settleTrip carries out those scripts that have something to settle.
+func (s *store) settleTrip(scripts []settleScript) {
+	scripts = slices.DeleteFunc(slices.Clone(scripts), func(sc settleScript) bool { return len(sc.calls) == 0 })
+	if len(scripts) == 0 {
+		return
+	}
+	calls := make([]scriptCall, len(scripts))
+	for i, sc := range scripts {
+		calls[i] = sc.call
+	}
+	replies, errs := s.pipeline(calls)
+	for i, sc := range scripts {
+		s.readSettle(sc, replies[i], errs[i])
+	}
+}
+
+func (s *store) readSettle(sc settleScript, reply []any, err error) {
+	if err == nil && len(reply) != 2+len(sc.calls) {
+		err = fmt.Errorf("settle: reply of %d parts", len(reply))
+	}
+	if err != nil {
+		for _, c := range sc.calls {
+			c.err = unavailable("settle", err)
+		}
+		return
+	}
+	now := toInt(reply[0])
+	s.heard(now)
+	s.sick.tell(reply[1+len(sc.calls)])
+	for i, c := range sc.calls {
+		if sc.plain {
+			c.readPlain(now, toText(reply[1+i]))
+		} else {
+			c.read(now, reply[1+i])
+		}
+	}
+}
+
+func (s *store) settleScript(calls []*settleCall) settleScript {
+	sc := settleScript{calls: calls}
+	if len(calls) == 0 {
+		return sc
+	}
+	a := &argv{}
+	a.arg(s.window.Milliseconds(), leaseTime.Milliseconds(), controlTime.Milliseconds(), keepSuccess, keepFailures, recordTime.Milliseconds(), s.hold.Milliseconds(), s.heir())
+	at := shardsOf(a, calls, (*settleCall).shard)
+	a.arg(len(calls))
+	for _, c := range calls {
+		a.arg(at[c.names.shard])
+		c.put(a)
+	}
+	sc.call = scriptCall{s.scripts.settle, a.keys, a.args}
+	return sc
+}
+
+// plain says that a call settles acknowledged deliveries of a bot that is HEALTHY, and asks for nothing.
+func (c *settleCall) plain() bool {
+	st := c.state.reading.Standing
+	return c.quiet && st.State == health.Healthy && st.Verified && len(c.outcomes) > 0 &&
+		!slices.ContainsFunc(c.outcomes, func(d settled) bool { return !d.plain() })
+}
+
+func (s *store) settlePlainScript(calls []*settleCall) settleScript {
+	sc := settleScript{calls: calls, plain: true}
+	if len(calls) == 0 {
+		return sc
+	}
+	a := &argv{}
+	a.key(ledgerKey(calls[0].shard()))
+	a.arg(s.window.Milliseconds(), keepSuccess, len(calls))
+	for _, c := range calls {
+		n := c.names
+		number, _, _ := strings.Cut(c.state.stamp, " ")
+		a.key(n.standing, n.window, n.queue, n.ok)
+		a.arg(&c.token, number)
+		c.putDelivered(a)
+	}
+	sc.call = scriptCall{s.scripts.settlePlain, a.keys, a.args}
+	return sc
+}
+
+// readPlain reads the answer to a call that was as plain as it seemed; what else was known stays as it was, and so does the lease.
+func (c *settleCall) readPlain(now int64, text string) {
+	waiting, counts, ok := strings.Cut(text, "\n")
+	if !ok {
+		return
+	}
+	c.settled = true
+	c.state.waiting, c.state.lease = toInt(waiting), 0
+	c.state.reading = c.state.reading.Heard(now, counts)
 }
 
 // Of what one batch reads. A backlog on many registrations must not make one reply that comes too late.

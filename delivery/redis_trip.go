@@ -22,30 +22,31 @@ var errUnconfirmed = errors.New("too few replicas have confirmed it in time")
 func (s *store) confirmed(ctx context.Context, script *redis.Script, keys []string, args ...any) ([]any, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	t := newTrip(script, []scriptCall{{keys, args}})
+	t := newTrip([]scriptCall{{script, keys, args}})
 	t.replicas, t.untold = s.replicas, &s.untold
 	s.carry(ctx, t)
 	return t.replies[0], t.errs[0]
 }
 
-// pipeline runs a script several times in one round trip, and returns a reply or an error for each.
-func (s *store) pipeline(script *redis.Script, calls []scriptCall) ([][]any, []error) {
+// pipeline runs scripts in one round trip, and returns a reply or an error for each.
+func (s *store) pipeline(calls []scriptCall) ([][]any, []error) {
 	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 	defer cancel()
-	t := newTrip(script, calls)
+	t := newTrip(calls)
 	s.carry(ctx, t)
 	return t.replies, t.errs
 }
 
 // scriptCall is one run of a script. The first key says where it goes.
 type scriptCall struct {
-	keys []string
-	args []any
+	script *redis.Script
+	keys   []string
+	args   []any
 }
 
 // command is the call as one command. Keys go by reference: nothing is allocated for each of them.
-func (c scriptCall) command(ctx context.Context, hash string) *redis.Cmd {
-	args := append(make([]any, 0, 3+len(c.keys)+len(c.args)), "evalsha", hash, len(c.keys))
+func (c scriptCall) command(ctx context.Context) *redis.Cmd {
+	args := append(make([]any, 0, 3+len(c.keys)+len(c.args)), "evalsha", c.script.Hash(), len(c.keys))
 	for i := range c.keys {
 		args = append(args, &c.keys[i])
 	}
@@ -54,9 +55,8 @@ func (c scriptCall) command(ctx context.Context, hash string) *redis.Cmd {
 	return cmd
 }
 
-// trip is a script that is run several times at once, and what came of each run: a reply, an error, or with errUnconfirmed both.
+// trip is scripts that are run at once, and what came of each run: a reply, an error, or with errUnconfirmed both.
 type trip struct {
-	script   *redis.Script
 	calls    []scriptCall
 	replicas int          // that must confirm the writes
 	untold   *atomic.Bool // the server does not say whether its file is written; nil: that does not matter
@@ -65,8 +65,8 @@ type trip struct {
 	errs    []error
 }
 
-func newTrip(script *redis.Script, calls []scriptCall) *trip {
-	return &trip{script: script, calls: calls, replies: make([][]any, len(calls)), errs: make([]error, len(calls))}
+func newTrip(calls []scriptCall) *trip {
+	return &trip{calls: calls, replies: make([][]any, len(calls)), errs: make([]error, len(calls))}
 }
 
 func (t *trip) all() []int {
@@ -80,7 +80,7 @@ func (t *trip) all() []int {
 // carry makes a trip.
 func (s *store) carry(ctx context.Context, t *trip) {
 	s.trips.Add(1)
-	if t.script == s.scripts.accept || t.script == s.scripts.settle || t.script == s.scripts.change {
+	if s.scripts.works(t.calls) {
 		s.worked.Store(true)
 	}
 	cluster, ok := s.client.(*redis.ClusterClient)
@@ -88,10 +88,10 @@ func (s *store) carry(ctx context.Context, t *trip) {
 	case ok:
 		s.carryOnCluster(ctx, cluster, t)
 	case len(t.calls) == 1 && t.replicas == 0 && t.untold == nil:
-		cmd := t.calls[0].command(ctx, t.script.Hash())
+		cmd := t.calls[0].command(ctx)
 		_ = s.client.Process(ctx, cmd) // the command has its error
 		if redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT") {
-			cmd = t.script.Run(ctx, s.client, t.calls[0].keys, t.calls[0].args...)
+			cmd = t.calls[0].script.Run(ctx, s.client, t.calls[0].keys, t.calls[0].args...)
 		}
 		t.replies[0], t.errs[0] = cmd.Slice()
 	default:
@@ -108,7 +108,7 @@ func (s *store) carry(ctx context.Context, t *trip) {
 type pipeliner interface{ Pipeline() redis.Pipeliner }
 
 // on carries calls over one connection of one server. A script that the server does not know was not run: its text goes with the first of
-// the calls then, and with all of them should the server forget it again meanwhile.
+// its calls then, and with all of them should the server forget it again meanwhile.
 func (t *trip) on(ctx context.Context, server pipeliner, which []int) {
 	f := watch(server, t.untold)
 	if f != nil {
@@ -119,11 +119,13 @@ func (t *trip) on(ctx context.Context, server pipeliner, which []int) {
 		pipe := server.Pipeline()
 		cmds := make([]*redis.Cmd, len(which))
 		for k, i := range which {
-			if round == 2 || round == 1 && k == 0 {
-				cmds[k] = t.script.Eval(ctx, pipe, t.calls[i].keys, t.calls[i].args...)
+			c := t.calls[i]
+			first := k == 0 || t.calls[which[k-1]].script != c.script
+			if round == 2 || round == 1 && first {
+				cmds[k] = c.script.Eval(ctx, pipe, c.keys, c.args...)
 				continue
 			}
-			cmds[k] = t.calls[i].command(ctx, t.script.Hash())
+			cmds[k] = c.command(ctx)
 			_ = pipe.Process(ctx, cmds[k]) // only queues it
 		}
 		var replicas *redis.Cmd
@@ -228,7 +230,7 @@ func (s *store) partOf(c scriptCall) *part {
 // follow carries calls whose slot is moving, one by one, wherever the cluster sends them. Nobody is asked whether that is written.
 func (s *store) follow(ctx context.Context, cluster *redis.ClusterClient, t *trip, which []int) {
 	for _, i := range which {
-		t.replies[i], t.errs[i] = t.script.Run(ctx, cluster, t.calls[i].keys, t.calls[i].args...).Slice()
+		t.replies[i], t.errs[i] = t.calls[i].script.Run(ctx, cluster, t.calls[i].keys, t.calls[i].args...).Slice()
 	}
 }
 

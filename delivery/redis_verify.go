@@ -209,9 +209,9 @@ func (v *verifier) read(ctx context.Context, ids []RegID) ([]facts, error) {
 	}
 	calls := make([]scriptCall, len(ids))
 	for i, id := range ids {
-		calls[i] = verifyCall(id, "", 0)
+		calls[i] = v.call(id, "", 0)
 	}
-	replies, errs := v.store.pipeline(v.script, calls)
+	replies, errs := v.store.pipeline(calls)
 	list := make([]facts, 0, len(ids))
 	for i, id := range ids {
 		p, err := readPage(id, replies[i], errs[i])
@@ -303,13 +303,14 @@ func (v *verifier) page(ctx context.Context, id RegID, cursor string) (page, err
 	if err := ctx.Err(); err != nil {
 		return page{}, err
 	}
-	replies, errs := v.store.pipeline(v.script, []scriptCall{verifyCall(id, cursor, verifyPage)})
+	replies, errs := v.store.pipeline([]scriptCall{v.call(id, cursor, verifyPage)})
 	return readPage(id, replies[0], errs[0])
 }
 
-func verifyCall(id RegID, cursor string, count int) scriptCall {
+func (v *verifier) call(id RegID, cursor string, count int) scriptCall {
 	sh := id.shard()
 	return scriptCall{
+		v.script,
 		[]string{id.regKey(), id.standingKey(), id.windowKey(), id.queueKey(), dueKey(sh), judgeKey(sh), hashesKey(sh), id.expiryKey()},
 		[]any{id.AppID, id.member(), digest(id.member()), cursor, count},
 	}

@@ -72,7 +72,8 @@ func (c *Carrier) replaced(r Registration, old *held) *held {
 	if !r.DebugUntil.After(now) {
 		r.DebugUntil = time.Time{}
 	}
-	h := &held{Registration: r, names: r.names(), secret: r.Credentials.Secret}
+	h := newHeld(r)
+	h.secret = r.Credentials.Secret
 	h.Credentials.Secret = ""
 	if old == nil {
 		return h

@@ -37,6 +37,11 @@ type task struct {
 	dead    bool // expired, by the store's word
 	last    outcome
 	retryAt time.Time
+
+	// Of the latest try.
+	lane    *lane
+	reading health.Reading // what was known of the bot
+	began   time.Time
 }
 
 func newTask(q queuedEvent, p *Parser) *task {
@@ -87,13 +92,14 @@ func (c *Carrier) timeout(t *task) time.Duration {
 }
 
 // try makes one try and returns how it ended. A panic here is our own fault and costs one delivery, not the process.
-func (c *Carrier) try(ctx context.Context, t *task, r health.Reading) (o outcome) {
+func (c *Carrier) try(ctx context.Context, t *task) (o outcome) {
 	defer func() {
 		if p := recover(); p != nil {
 			c.log.Error("try panicked", "registration", t.reg.member(), "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
 			o = outcome{class: health.Broken, message: "the gateway could not make the request"}
 		}
 	}()
+	r := t.reading
 	state := c.cfg.Rules.Judge(r.Standing, r.Counts, r.At).State
 	var owner *Owner
 	if t.kind == 'm' {
@@ -105,7 +111,7 @@ func (c *Carrier) try(ctx context.Context, t *task, r health.Reading) (o outcome
 	}
 	now := c.store.now()
 	p := call{
-		url: t.reg.CallbackURL, body: body, eventID: t.reg.names.events + cmp.Or(t.origin, t.part), requestID: t.reg.names.requests + t.part, try: t.tries + 1,
+		to: t.reg.callback, body: body, eventID: t.reg.names.events + cmp.Or(t.origin, t.part), requestID: t.reg.names.requests + t.part, try: t.tries + 1,
 		timestamp: now.Unix(), timeout: c.timeout(t), creds: t.reg.Credentials,
 		trust: t.reg.CACertificate, fresh: t.tries > 0 && t.last.class != health.Status,
 	}

@@ -3,6 +3,7 @@ package delivery
 import (
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"slices"
 	"sync"
 	"time"
@@ -12,9 +13,18 @@ import (
 type held struct {
 	Registration
 	names     *names
+	callback  *url.URL // nil: it cannot be called
 	secret    Secret
 	oldSecret Secret // signs beside secret until oldUntil
 	oldUntil  time.Time
+}
+
+func newHeld(r Registration) *held {
+	h := &held{Registration: r, names: r.names()}
+	if callback, err := url.Parse(r.CallbackURL); err == nil {
+		h.callback = callback
+	}
+	return h
 }
 
 // stored is a registration as it lies in Redis: its secrets are sealed.
@@ -97,7 +107,8 @@ func (s *Sealer) unpack(data string) (*held, error) {
 	if err := json.Unmarshal([]byte(data), &st); err != nil {
 		return nil, fmt.Errorf("decode registration: %w", err)
 	}
-	h := &held{Registration: st.Registration, names: st.Registration.names(), oldUntil: st.OldUntil}
+	h := newHeld(st.Registration)
+	h.oldUntil = st.OldUntil
 	h.Credentials.Secret = ""
 	var err error
 	if h.secret, err = s.open(st.Sealed, h.names.member, secretField); err != nil {

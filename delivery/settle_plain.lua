@@ -1,0 +1,59 @@
+-- Settles acknowledged deliveries of bots of which nothing else is to be said or asked: the lease is held and needs no renewal, no transition and
+-- no debugging changes what an acknowledgement means. What is anything else is left to settle.lua.
+-- KEYS led, then for each group st win q ok
+-- ARGV window keepOK, groups, then for each group token transition deliveries, their ids, their records.
+-- Returns now, then for each group '' where nothing was done, or a line of lines: events waiting, counts of the window.
+-- Commit point: as of settle.lua.
+local KEYS, ARGV, call, try = KEYS, ARGV, redis.call, redis.pcall
+local now = clock()
+local today, stamp = num(math.floor(now / 86400000)), num(now) .. '\n'
+local span, keepOK = tonumber(ARGV[1]), tonumber(ARGV[2])
+local k, a = 1, 3
+local events, bytes = 0, 0
+
+-- Takes the deliveries from the argument i on out of the queue. Returns the records of those that were there, and their bytes.
+local function remove(q, i, n)
+  local records, size = {}, 0
+  for j = i, i + n - 1 do
+    if call('XDEL', q, ARGV[j]) == 1 then
+      local record = ARGV[j + n]
+      records[#records + 1], size = stamp .. record, size + tonumber(string.match(record, '^%d+'))
+    end
+  end
+  return records, size
+end
+
+local function note(ok, records)
+  if call('LPUSH', ok, unpack(records)) > keepOK + 64 then call('LTRIM', ok, 0, keepOK - 1) end
+end
+
+-- Settles what was there, in a window that is calm.
+local function settle(st, q, ok, v, w, i, n)
+  local records, size = remove(q, i, n)
+  local fresh, waiting = #records, tonumber(v[5]) or 0
+  if fresh == 0 then return waiting end
+  call('HSET', st, 'qn', num(waiting - fresh), 'qb', num((tonumber(v[6]) or 0) - size), 'c:delivered', num((tonumber(v[7]) or 0) + fresh), 'la', num(now))
+  events, bytes = events + fresh, bytes + size
+  window_acknowledge(w, fresh)
+  alone(st, note, ok, records)
+  return waiting - fresh
+end
+
+local reply = {num(now)}
+for g = 1, tonumber(ARGV[3]) do
+  local st, win, n, line = KEYS[k + 1], KEYS[k + 2], tonumber(ARGV[a + 3]), ''
+  local v = try('HMGET', st, 'lo', 'n', 'dbg', 'off', 'qn', 'qb', 'c:delivered', 'do')
+  local plain = v[1] == ARGV[a + 1] and (v[2] or '') == ARGV[a + 2] and (tonumber(v[3] or '') or 0) == 0 and (v[4] or '') == '' and v[8] == today
+  local w = plain and window_calm(win, now, span)
+  if w then
+    local went, waiting = alone(st, settle, st, KEYS[k + 3], KEYS[k + 4], v, w, a + 4, n)
+    if went then line = num(waiting) .. '\n' .. num(w.total) end
+  end
+  reply[g + 1] = line
+  k, a = k + 4, a + 3 + 2 * n
+end
+if events > 0 then
+  call('HINCRBY', KEYS[1], 'qn', num(-events)); call('HINCRBY', KEYS[1], 'qb', num(-bytes)); call('HINCRBY', KEYS[1], 'c:delivered', num(events))
+end
+reply[#reply + 1] = SICK
+return reply

@@ -1,0 +1,179 @@
+package delivery_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/pulsegate/pulsegate/delivery"
+	"github.com/pulsegate/pulsegate/health"
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+)
+
+// TestUsualEventsBesideOthers takes in, in one batch, events that are as usual and all kinds that are not, for a registration that is held. Each
+// is answered as it would be alone, those of an author keep their order, and the books balance.
+func TestUsualEventsBesideOthers(t *testing.T) {
+	onBothStores(t, func(t *testing.T, client redis.UniversalClient) {
+		b := newBot(t)
+		r := startReplica(t, client, b)
+		require.NoError(t, r.Create(t.Context(), registration("e", "app")))
+		first := r.send(t, withID(message("e", "ann", 0), "first"))[0]
+		r.settled(t, first.ID)
+		gate := make(chan struct{})
+		open := sync.OnceFunc(func() { close(gate) })
+		t.Cleanup(open)
+		b.answers(func(request) int { <-gate; return http.StatusAccepted })
+
+		got := r.Accept(t.Context(), "acme", []delivery.Incoming{
+			withID(message("e", "ann", 1), "one"),
+			withID(message("e", "ann", 0), "first"), // again
+			withID(message("e", "ann", 9), "first"), // with another body
+			message("e", "ann", 2),
+			message("e", "bob", 3), // nobody knows him yet
+			message("e", "ann", 4),
+			withID(message("e", "ann", 1), "one"), // again, in the same batch
+		})
+		for i, rc := range got {
+			if i == 2 {
+				require.ErrorIs(t, rc.Err, delivery.ErrKeyReused)
+				continue
+			}
+			require.NoError(t, rc.Err, i)
+			require.Equal(t, delivery.Queued, rc.Fate, i)
+		}
+		require.Equal(t, first.ID, got[1].ID)
+		require.Equal(t, got[0].ID, got[6].ID)
+		require.EqualValues(t, 4, verify(t, client).Queued)
+		open()
+		soon(t, func() bool { return verify(t, client).Queued == 0 }, "all to be delivered")
+		v := balanced(t, client)
+		require.EqualValues(t, 5, v.Accepted)
+		require.EqualValues(t, 5, v.Fates[delivery.Delivered])
+		var anns []any
+		for _, q := range b.requests() {
+			if q.event["author"].(map[string]any)["id"] == "ann" {
+				anns = append(anns, q.event["n"])
+			}
+		}
+		require.Equal(t, []any{0., 1., 2., 4.}, anns)
+		control, err := r.Control(t.Context(), entity("e"), "bob")
+		require.NoError(t, err)
+		require.Equal(t, delivery.Owner{Type: delivery.Bot, AppID: "app"}, control.Owner, "the conversation that was new has an owner")
+		require.EqualValues(t, 5, r.healthOf(t, "app").Counts.Acknowledged)
+	})
+}
+
+// TestUsualEventsOfAConversationWithAnAgent go to the bot with the owner that they have.
+func TestUsualEventsOfAConversationWithAnAgent(t *testing.T) {
+	onBothStores(t, func(t *testing.T, client redis.UniversalClient) {
+		b := newBot(t)
+		r := startReplica(t, client, b)
+		require.NoError(t, r.Create(t.Context(), registration("e", "app")))
+		r.settled(t, r.send(t, message("e", "ann", 0))[0].ID)
+		_, err := r.PassControl(t.Context(), delivery.ControlChange{Entity: entity("e"), AppID: "app", AuthorID: "ann", Owner: delivery.Owner{Type: delivery.Agent}})
+		require.NoError(t, err)
+		for n := 1; n <= 3; n++ {
+			r.settled(t, r.send(t, message("e", "ann", n))[0].ID)
+		}
+		for i, q := range b.requests() {
+			want := map[string]any{"type": "AGENT"}
+			if i == 0 {
+				want = map[string]any{"type": "BOT", "appId": "app"}
+			}
+			require.Equal(t, want, q.event["owner"], i)
+		}
+	})
+}
+
+// TestLeaseThatHasGoneIsNoticed when all else is as usual: what was delivered is not settled, and whoever has the lease now is told of new events.
+func TestLeaseThatHasGoneIsNoticed(t *testing.T) {
+	client := newRedisServer(t)
+	b := newBot(t)
+	r := startReplica(t, client, b)
+	require.NoError(t, r.Create(t.Context(), registration("e", "app")))
+	for n := range 3 {
+		r.settled(t, r.send(t, message("e", "ann", n))[0].ID)
+	}
+	wakes := client.Subscribe(t.Context(), "pg:wake:another")
+	defer func() { _ = wakes.Close() }()
+	_, err := wakes.Receive(t.Context())
+	require.NoError(t, err)
+	gate := make(chan struct{})
+	open := sync.OnceFunc(func() { close(gate) })
+	t.Cleanup(open)
+	b.answers(func(request) int { <-gate; return http.StatusOK })
+	r.send(t, message("e", "ann", 3))
+	soon(t, func() bool { return len(b.requests()) == 4 }, "a try")
+	standing := onlyKey(t, client, "pg:*:st:*")
+	require.NoError(t, client.HSet(t.Context(), standing, "lo", "another:1", "le", r.Now().Add(time.Minute).UnixMilli()).Err())
+	r.send(t, message("e", "ann", 4))
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	wake, err := wakes.ReceiveMessage(ctx)
+	require.NoError(t, err)
+	require.Equal(t, "acme:whatsapp:e:app", wake.Payload)
+	open()
+	soon(t, func() bool { return scrape(t, r)["delivery_leases_lost_total"] == 1 }, "the lane to notice")
+	require.EqualValues(t, 2, verify(t, client).Queued, "nothing was settled without the lease")
+}
+
+// TestAcknowledgementsThatMeanMoreAreNotSettledAsPlain: the window counts what it should when the bot recovers, and not while it is debugged.
+func TestAcknowledgementsThatMeanMoreAreNotSettledAsPlain(t *testing.T) {
+	onBothStores(t, func(t *testing.T, client redis.UniversalClient) {
+		b := newBot(t)
+		r := startReplica(t, client, b, quick)
+		require.NoError(t, r.Create(t.Context(), registration("e", "app")))
+		send := func(n int) { r.settled(t, r.send(t, message("e", "ann", n))[0].ID) }
+		send(0)
+		b.status(http.StatusInternalServerError)
+		send(1)
+		require.Equal(t, health.Degraded, r.healthOf(t, "app").Standing.State)
+		b.status(http.StatusOK)
+		send(2)
+		require.Equal(t, health.Degraded, r.healthOf(t, "app").Standing.State, "the failure is still in the window")
+		soon(t, func() bool { return r.healthOf(t, "app").Counts.Failed == 0 }, "the failure to leave")
+		soon(t, func() bool { send(3); return r.healthOf(t, "app").Standing.Verified }, "a verified HEALTHY")
+		require.Equal(t, health.Healthy, r.healthOf(t, "app").Standing.State)
+
+		require.NoError(t, r.Put(t.Context(), registration("e", "app", func(reg *delivery.Registration) { reg.DebugUntil = r.Now().Add(health.Rules{}.WithDefaults().Window) })))
+		for n := range 3 {
+			send(4 + n)
+		}
+		require.Zero(t, r.healthOf(t, "app").Counts.Acknowledged, "outcomes stay out of the window")
+		balanced(t, client)
+	})
+}
+
+// writes counts how often something is written to a connection.
+type writes struct {
+	net.Conn
+	n *atomic.Int64
+}
+
+func (w writes) Write(p []byte) (int, error) { w.n.Add(1); return w.Conn.Write(p) }
+
+// TestATryIsOneWrite: the header of an ordinary event and its body go together. Two would be two packets, and two system calls.
+func TestATryIsOneWrite(t *testing.T) {
+	b := newBot(t)
+	var n atomic.Int64
+	r := startReplica(t, newMiniredis(t), b, func(c *delivery.Config) {
+		c.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := b.dial(ctx, network, addr)
+			return writes{conn, &n}, err
+		}
+	})
+	require.NoError(t, r.Create(t.Context(), registration("e", "app")))
+	for i := range 5 {
+		in := message("e", "ann", i)
+		in.Body = append(in.Body[:len(in.Body)-1], fmt.Sprintf(`,"pad":%q}`, strings.Repeat("x", 1000))...)
+		r.settled(t, r.send(t, in)[0].ID)
+	}
+	require.EqualValues(t, 5, n.Load())
+}
