@@ -75,8 +75,9 @@
 //   - Rules about registrations are checked in Go against one version of the entity, and stored only if it is still that version. So the
 //     rules are plain functions, and two replicas cannot break them together.
 //   - A lane of another replica hears of new events by a published message; if that is lost, its renewal finds them within 2 s.
-//   - A lane keeps its lease for half a second after its last work: the next event then starts without a claim. The price is that after a
-//     kill such a registration waits for the end of the lease, as a busy one does.
+//   - A lane keeps its lease for half a second after its last work, if the lane before it gave it back less than that ago: the next event then
+//     starts without a claim. Where events are further apart a lane gives the lease back in the step that settles its last. The price is that after a
+//     kill a registration that lingers waits for the end of the lease, as a busy one does.
 //   - A server with appendfsync everysec answers before it has written while a sync is under way: killed then, 540 events of 4,096 that it had
 //     confirmed were gone. So accepts and changes ask it, on the same connection, and wait for the end of the sync.
 //   - A server with appendfsync everysec whose disk fills up answers the calls of that moment as if they were written, keeps them in its memory and

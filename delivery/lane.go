@@ -13,7 +13,7 @@ import (
 const (
 	renewEvery  = 2 * time.Second
 	settleBatch = 256
-	linger      = 500 * time.Millisecond // how long a lane without work keeps its lease: the next event then starts without a claim
+	linger      = 500 * time.Millisecond // how long a lane without work keeps its lease, where events come so close to each other
 )
 
 // lane works on one registration for as long as this replica holds its lease. It alone starts, settles and judges the registration's
@@ -63,6 +63,7 @@ type lane struct {
 	renewed   time.Time
 	leaseEnd  time.Time
 	worked    time.Time // when there was work last
+	linger    time.Duration
 	backoff   time.Duration
 	tryCtx    context.Context
 	stopTries context.CancelFunc
@@ -116,6 +117,9 @@ func (c *Carrier) newLane(id RegID, n *names, token string) *lane {
 	l := &lane{c: c, id: id, names: n, token: token, born: time.Now(), nudge: make(chan struct{}, 1), lines: lines{m: map[string]*line{}}, tried: map[string]*task{}}
 	l.tryCtx, l.stopTries = context.WithCancel(c.tryCtx)
 	l.share = c.slots.join(id, l.nudge)
+	if c.slots.restedWithin(&l.share, linger) {
+		l.linger = linger
+	}
 	return l
 }
 
@@ -336,7 +340,7 @@ func (l *lane) idle() bool {
 
 // idleAt is when a lane without work gives the lease back.
 func (l *lane) idleAt() time.Time {
-	at := l.worked.Add(linger)
+	at := l.worked.Add(l.linger)
 	if l.releasing || l.view != nil && l.reg == nil { // the next event is not for this lane
 		at = l.worked
 	}

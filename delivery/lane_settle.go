@@ -40,6 +40,7 @@ func (l *lane) settle() bool {
 		}
 	}
 	if call.rested {
+		l.c.slots.rested(&l.share)
 		l.judgeNow()
 		return true
 	}

@@ -74,58 +74,6 @@ func acceptTargets(v *view) (targets []*held, kind HandoffKind) {
 	return v.regs, kind
 }
 
-// argv collects the keys and arguments of a script that reads them in order.
-type argv struct {
-	keys []string
-	args []any
-}
-
-func (a *argv) key(k ...string) { a.keys = append(a.keys, k...) }
-func (a *argv) arg(v ...any)    { a.args = append(a.args, v...) }
-
-func (a *argv) flag(b bool) {
-	if b {
-		a.arg("1")
-	} else {
-		a.arg("0")
-	}
-}
-
-// shardsOf writes the shards that a script touches, and returns their numbers in it, from 1.
-func shardsOf[C any](a *argv, calls []C, shard func(C) health.Shard) map[health.Shard]int {
-	at, count := map[health.Shard]int{}, len(a.args)
-	a.arg(0)
-	for _, c := range calls {
-		sh := shard(c)
-		if at[sh] > 0 {
-			continue
-		}
-		at[sh] = len(at) + 1
-		a.keys = append(a.keys, shardKeys[sh].keys[:]...)
-		a.args = append(a.args, &shardKeys[sh].hex)
-	}
-	a.args[count] = len(at)
-	return at
-}
-
-// bundles groups calls by the scripts that carry them out: on a cluster one for each shard, else one for all.
-func bundles[C any](s *store, calls []C, shard func(C) health.Shard) (bundled [][]C) {
-	if !s.cluster {
-		return [][]C{calls}
-	}
-	at := map[health.Shard]int{}
-	for _, c := range calls {
-		i, ok := at[shard(c)]
-		if !ok {
-			i = len(bundled)
-			at[shard(c)] = i
-			bundled = append(bundled, nil)
-		}
-		bundled[i] = append(bundled[i], c)
-	}
-	return bundled
-}
-
 // acceptGroup is the events of one entity in one batch.
 type acceptGroup struct {
 	view    *view
@@ -202,78 +150,8 @@ func (s *store) acceptTrip(ctx context.Context, scripts []acceptScript) {
 	}
 }
 
-// parted tells the groups that are as usual from the others.
-func parted(groups []*acceptGroup, holder func(RegID) string) (usual, rest []*acceptGroup) {
-	for _, g := range groups {
-		if g.usual() {
-			g.token = holder(g.targets[0].RegID)
-		}
-		if g.token != "" {
-			usual = append(usual, g)
-		} else {
-			rest = append(rest, g)
-		}
-	}
-	return usual, rest
-}
-
-// usual says that a group holds customers' private messages for a LIVE bot alone.
-func (g *acceptGroup) usual() bool {
-	return len(g.targets) == 1 && g.targets[0].Mode == Live && !slices.ContainsFunc(g.events, func(ac *accepted) bool {
-		return ac.ev.kind != 'm' || ac.ev.public || ac.ev.expires != 0 || ac.again != nil
-	})
-}
-
-// left are the groups of events that a script left to the other one.
-func (sc acceptScript) left() (groups []*acceptGroup) {
-	if !sc.held {
-		return nil
-	}
-	for _, g := range sc.groups {
-		i := slices.IndexFunc(g.events, func(ac *accepted) bool { return ac.state == "" && ac.err == nil })
-		if i >= 0 {
-			groups = append(groups, &acceptGroup{view: g.view, targets: g.targets, call: g.call, events: g.events[i:]})
-		}
-	}
-	return groups
-}
-
 // shard is where all of a group lies.
 func (g *acceptGroup) shard() health.Shard { return g.targets[0].names.shard }
-
-// acceptHeldScript takes in events for registrations that this replica holds.
-func (s *store) acceptHeldScript(groups []*acceptGroup, lim limits) acceptScript {
-	sc := acceptScript{groups: groups, held: true}
-	if len(groups) == 0 {
-		return sc
-	}
-	a := &argv{}
-	a.key(ledgerKey(groups[0].shard()))
-	a.arg(dedupeTime.Milliseconds(), lim.events, lim.bytes, len(groups))
-	for _, g := range groups {
-		g.putHeld(a)
-	}
-	sc.call = scriptCall{s.scripts.acceptHeld, a.keys, a.args}
-	return sc
-}
-
-func (g *acceptGroup) putHeld(a *argv) {
-	t := g.targets[0]
-	a.key(t.names.reg, t.names.standing, t.names.queue)
-	a.arg(&g.view.version, &t.AppID, &g.token, 0, len(g.events))
-	count, before := len(a.args)-2, len(a.keys)
-	for _, ac := range g.events {
-		ac.what = string(ac.ev.kind) + ac.part
-		a.key(t.names.controlOf(ac.ev.author))
-		seen := ""
-		if ac.key != "" {
-			seen = ac.part + " " + ac.ev.hash() + " " + string(Queued)
-			a.key(t.names.dedupeOf(ac.key))
-		}
-		a.arg(&ac.what, &ac.ev.author, &ac.ev.name, ac.ev.body, seen)
-	}
-	a.args[count] = len(a.keys) - before
-}
 
 func (s *store) acceptScript(groups []*acceptGroup, token string, lim limits) acceptScript {
 	sc := acceptScript{groups: groups, token: token}
@@ -432,32 +310,6 @@ func (s *store) readAccept(sc acceptScript, reply []any, err error) {
 	}
 }
 
-// readHeld reads what became of the events that were taken in as usual, the first of the group. The others have no state yet.
-func (g *acceptGroup) readHeld(text string) {
-	previous, rest, more := strings.Cut(text, "\n")
-	for _, ac := range g.events {
-		if !more {
-			return
-		}
-		var line string
-		line, rest, more = strings.Cut(rest, "\n")
-		switch {
-		case line == "r":
-			ac.state = "reused"
-		case strings.HasPrefix(line, "s"):
-			seen := strings.Fields(line[1:])
-			ac.state, ac.part, ac.fate = "seen", seen[0], Fate(seen[len(seen)-1])
-		default:
-			ac.state, ac.fate, ac.owner = "ok", Queued, Owner{Type: Agent}
-			if line[0] == 'b' {
-				ac.owner = Owner{Type: Bot, AppID: g.targets[0].AppID}
-			}
-			ac.fates = []acceptedFate{{target: g.targets[0], fate: Queued, sid: line[1:], previous: previous}}
-			previous = line[1:]
-		}
-	}
-}
-
 func (g *acceptGroup) read(now int64, reply any, token string) {
 	parts := toSlice(reply)
 	if len(parts) != 2 {
@@ -477,7 +329,7 @@ func (g *acceptGroup) read(now int64, reply any, token string) {
 		}
 		g.call.claims = append(g.call.claims, claimed{target: g.targets[i], token: token, over: toText(st[5]) == "1", lane: laneState{
 			version: g.view.version, reading: health.ParseReading(now, toText(st[0]), toText(st[1])),
-			cut: toText(st[2]), cutFate: Fate(toText(st[3])), waiting: toInt(st[4]), lease: leaseTime,
+			cut: toText(st[2]), cutFate: Fate(toText(st[3])), waiting: toInt(st[4]), lease: leaseTime, stamp: stampOf(toText(st[0])),
 		}})
 	}
 }

@@ -22,6 +22,15 @@ type laneState struct {
 	lease   time.Duration // that is left; 0: it was not looked at
 }
 
+// stampOf is the stamp of a standing: n tf dbg off rw hd, as settle.lua puts it together.
+func stampOf(standing string) string {
+	f := strings.Split(standing, "\n")
+	if len(f) < 20 {
+		return ""
+	}
+	return strings.Join([]string{f[3], f[8], f[9], f[10], f[18], f[19]}, " ")
+}
+
 // queued is one event as it lies in the queue.
 type queuedEvent struct {
 	sid    string
@@ -171,43 +180,6 @@ func (s *store) settleScript(calls []*settleCall) settleScript {
 	}
 	sc.call = scriptCall{s.scripts.settle, a.keys, a.args}
 	return sc
-}
-
-// plain says that a call settles acknowledged deliveries of a bot that is HEALTHY, and asks for nothing.
-func (c *settleCall) plain() bool {
-	st := c.state.reading.Standing
-	return c.quiet && st.State == health.Healthy && st.Verified && len(c.outcomes) > 0 &&
-		!slices.ContainsFunc(c.outcomes, func(d settled) bool { return !d.plain() })
-}
-
-func (s *store) settlePlainScript(calls []*settleCall) settleScript {
-	sc := settleScript{calls: calls, plain: true}
-	if len(calls) == 0 {
-		return sc
-	}
-	a := &argv{}
-	a.key(ledgerKey(calls[0].shard()))
-	a.arg(s.window.Milliseconds(), keepSuccess, len(calls))
-	for _, c := range calls {
-		n := c.names
-		number, _, _ := strings.Cut(c.state.stamp, " ")
-		a.key(n.standing, n.window, n.queue, n.ok)
-		a.arg(&c.token, number)
-		c.putDelivered(a)
-	}
-	sc.call = scriptCall{s.scripts.settlePlain, a.keys, a.args}
-	return sc
-}
-
-// readPlain reads the answer to a call that was as plain as it seemed; what else was known stays as it was, and so does the lease.
-func (c *settleCall) readPlain(now int64, text string) {
-	waiting, counts, ok := strings.Cut(text, "\n")
-	if !ok {
-		return
-	}
-	c.settled = true
-	c.state.waiting, c.state.lease = toInt(waiting), 0
-	c.state.reading = c.state.reading.Heard(now, counts)
 }
 
 // Of what one batch reads. A backlog on many registrations must not make one reply that comes too late.

@@ -32,6 +32,8 @@ type slots struct {
 	free    int
 	waiting [manners][]*share // lanes that hold none
 	known   [1 << 16]manner   // of registrations by their hash, for their next lanes; two may share a place
+	rests   [1 << 16]uint32   // when their lanes gave the lease back last, in ms since began; 0: never
+	began   time.Time
 	seed    maphash.Seed
 }
 
@@ -47,7 +49,7 @@ type share struct {
 }
 
 func newSlots(n int) *slots {
-	return &slots{all: n, free: n, spared: [manners]int{unknown: n / 4, slow: n / 2}, seed: maphash.MakeSeed()}
+	return &slots{all: n, free: n, spared: [manners]int{unknown: n / 4, slow: n / 2}, began: time.Now(), seed: maphash.MakeSeed()}
 }
 
 // join makes a lane's share. It begins as the registration's last lane ended.
@@ -56,6 +58,21 @@ func (s *slots) join(id RegID, nudge chan<- struct{}) share {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return share{place: place, nudge: nudge, manner: s.known[place]}
+}
+
+// rested notes that a lane has given its lease back.
+func (s *slots) rested(sh *share) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rests[sh.place] = uint32(time.Since(s.began).Milliseconds()) + 1
+}
+
+// restedWithin says that the lane before this one gave its lease back so short a time ago.
+func (s *slots) restedWithin(sh *share, d time.Duration) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := s.rests[sh.place]
+	return at > 0 && time.Since(s.began).Milliseconds()+1-int64(at) < d.Milliseconds()
 }
 
 // take takes a slot. When it returns false, and the lane holds none, the lane is nudged as soon as there is one for it; a lane that holds

@@ -1,0 +1,45 @@
+package delivery
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/pulsegate/pulsegate/health"
+)
+
+// plain says that a call settles acknowledged deliveries of a bot that is HEALTHY, and asks for nothing.
+func (c *settleCall) plain() bool {
+	st := c.state.reading.Standing
+	return c.quiet && c.state.stamp != "" && st.State == health.Healthy && st.Verified && len(c.outcomes) > 0 &&
+		!slices.ContainsFunc(c.outcomes, func(d settled) bool { return !d.plain() })
+}
+
+func (s *store) settlePlainScript(calls []*settleCall) settleScript {
+	sc := settleScript{calls: calls, plain: true}
+	if len(calls) == 0 {
+		return sc
+	}
+	a := &argv{}
+	a.key(ledgerKey(calls[0].shard()))
+	a.arg(s.window.Milliseconds(), keepSuccess, len(calls))
+	for _, c := range calls {
+		n := c.names
+		number, _, _ := strings.Cut(c.state.stamp, " ")
+		a.key(n.standing, n.window, n.queue, n.ok)
+		a.arg(&c.token, number)
+		c.putDelivered(a)
+	}
+	sc.call = scriptCall{s.scripts.settlePlain, a.keys, a.args}
+	return sc
+}
+
+// readPlain reads the answer to a call that was as plain as it seemed; what else was known stays as it was, and so does the lease.
+func (c *settleCall) readPlain(now int64, text string) {
+	waiting, counts, ok := strings.Cut(text, "\n")
+	if !ok {
+		return
+	}
+	c.settled = true
+	c.state.waiting, c.state.lease = toInt(waiting), 0
+	c.state.reading = c.state.reading.Heard(now, counts)
+}
