@@ -26,7 +26,7 @@ func slow(d time.Duration) func(arrival, <-chan struct{}) int {
 func TestR16ReplicaThatLeavesHandsOverItsWork(t *testing.T) {
 	events := sized(240, 2_400)
 	url, store := storyRedis(t)
-	bot := startRecorder(t, slow(100*time.Millisecond))
+	bot := startRecorder(t, slow(time.Duration(sized(300, 100))*time.Millisecond)) // much is left whatever time the other takes to start
 	f := startFleet(t, 1, "--redis", url)
 	registerPages(t, f.at(0), killPages, bot.url, map[string]any{"maxConcurrency": 2})
 	audit := startAuditor(t, store)
