@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 )
 
 // Connections bounds how many connections a server has. When there are too many, the one is closed that has waited longest for a request
@@ -22,9 +23,11 @@ type Connections struct {
 // NewConnections returns Connections of at most limit, which must be positive.
 func NewConnections(limit int) *Connections { return &Connections{limit: limit} }
 
-// Guard returns the listener that server must be started with in place of l.
+// Guard returns the listener that server must be started with in place of l. When the server is shut down, connections that nothing has come
+// over are closed: it would wait five seconds for each to say something.
 func (c *Connections) Guard(server *http.Server, l net.Listener) net.Listener {
 	server.ConnState = c.note
+	server.RegisterOnShutdown(c.closeSilent)
 	return &guarded{Listener: l, all: c}
 }
 
@@ -61,6 +64,27 @@ type connection struct {
 	all   *Connections
 	place *fifo.Element // among those that wait; nil: a request is under way
 	gone  bool
+	heard atomic.Bool // something has come over it
+}
+
+// Read implements net.Conn.
+func (c *connection) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n > 0 && !c.heard.Load() {
+		c.heard.Store(true)
+	}
+	return n, err
+}
+
+// closeSilent closes the connections that nothing has come over.
+func (c *Connections) closeSilent() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for e := c.waiting.Front(); e != nil; e = e.Next() {
+		if silent := e.Value.(*connection); !silent.heard.Load() {
+			_ = silent.Conn.Close() // its goroutine sees that, ends, and forgets it
+		}
+	}
 }
 
 // Close implements net.Conn.

@@ -222,3 +222,27 @@ func TestAFullListenerClosesWhoHasWaitedLongest(t *testing.T) {
 	require.EqualValues(t, 6, connections.Closed())
 	require.Empty(t, bytes.TrimSpace(s.log.Bytes()))
 }
+
+// TestConnectionThatSaysNothingHoldsUpNoStop: clients open connections ahead of need, and the server would wait five seconds for what they have to say.
+func TestConnectionThatSaysNothingHoldsUpNoStop(t *testing.T) {
+	s := newStage(t)
+	server := gateway.Server("", s.gateway.Handler())
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(gateway.NewConnections(10).Guard(server, l)) }()
+	silent, err := net.Dial("tcp", l.Addr().String())
+	require.NoError(t, err)
+	defer func() { _ = silent.Close() }()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	answer, err := client.Get("http://" + l.Addr().String() + "/healthz") // by now the other is accepted, too
+	require.NoError(t, err)
+	require.NoError(t, answer.Body.Close())
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+	defer cancel()
+	require.NoError(t, server.Shutdown(ctx))
+	require.ErrorIs(t, <-served, http.ErrServerClosed)
+	require.NoError(t, silent.SetReadDeadline(time.Now().Add(time.Second)))
+	_, err = silent.Read(make([]byte, 1))
+	require.ErrorIs(t, err, io.EOF)
+}
