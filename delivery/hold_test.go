@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/pulsegate/pulsegate/delivery"
@@ -209,6 +210,25 @@ func TestHeldEventsComeToTheBotWhileAgentsHaveTheConversation(t *testing.T) {
 		require.Equal(t, 101.0, last.event["n"])
 		require.Equal(t, map[string]any{"type": "AGENT"}, last.event["owner"])
 		require.Equal(t, delivery.Owner{Type: delivery.Agent}, owner())
+	})
+}
+
+// TestHeldEventsFollowTheirTrialAtOnce: of what is held only some is read for the trial, and the rest must not wait for the next look at the queue.
+func TestHeldEventsFollowTheirTrialAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBot(t)
+		r := startReplica(t, newMiniredis(t), b, shortPause)
+		require.NoError(t, r.Create(t.Context(), holding("e1")))
+		r.goesDown(t, b, "e1")
+		before := len(b.requests())
+		for i := range 100 {
+			r.send(t, message("e1", fmt.Sprint("a", i), 1000+i))
+		}
+		b.status(http.StatusAccepted)
+		soon(t, func() bool { return len(b.requests()) > before }, "the trial")
+		tried := b.requests()[before].at
+		soon(t, func() bool { return len(b.requests()) == before+100 }, "the rest")
+		require.Less(t, b.requests()[before+99].at.Sub(tried), 20*time.Millisecond)
 	})
 }
 

@@ -261,6 +261,12 @@ func (l *lane) holds() bool {
 	return l.reg != nil && l.reg.WhenDown == Hold && l.state.reading.Standing.State == health.Down && l.paused()
 }
 
+// holding says that what waits in the queue stays there until the trial has been acknowledged.
+func (l *lane) holding() bool {
+	st := l.state.reading.Standing
+	return st.Holding && st.State == health.Down
+}
+
 // ended takes in one try.
 func (l *lane) ended(f finished) {
 	t := f.t

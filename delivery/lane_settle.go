@@ -140,7 +140,7 @@ func (l *lane) append(call *settleCall) {
 			l.push(newTask(q, &l.c.parser))
 		}
 	}
-	if len(call.events) > 0 && (len(call.events) == call.max || size >= call.maxBytes) {
+	if len(call.events) > 0 && (len(call.events) == call.max || size >= call.maxBytes || l.holding()) {
 		l.mu.Lock()
 		l.more = true
 		l.mu.Unlock()

@@ -94,10 +94,11 @@ local function holding(r) return get(r, 'hd') == '1' and get(r, 's') == 'DOWN' a
 
 -- The next events after the cursor, within the bounds asked for.
 local function read_next(g, r)
-  local events, bytes, cursor, step = {}, 0, g.cursor, 16
+  local events, bytes, cursor, step, max = {}, 0, g.cursor, 16, g.max
   if holding(r) then return events end
-  while #events < 5 * g.max and bytes < g.maxBytes do -- in steps: big events must not be copied to be left
-    local entries = redis.call('XRANGE', g.q, '(' .. cursor, '+', 'COUNT', math.min(step, g.max - #events / 5))
+  if get(r, 'hd') == '1' and get(r, 's') == 'DOWN' then max = math.min(max, step) end -- the trial is one, and the rest stays where it is if it fails
+  while #events < 5 * max and bytes < g.maxBytes do -- in steps: big events must not be copied to be left
+    local entries = redis.call('XRANGE', g.q, '(' .. cursor, '+', 'COUNT', math.min(step, max - #events / 5))
     for _, entry in ipairs(entries) do
       cursor, bytes = entry[1], bytes + push(events, entry)
       if bytes >= g.maxBytes then break end

@@ -46,6 +46,9 @@ func (l *lane) mayHold() bool {
 
 // room is how many events and bytes the lane may read.
 func (l *lane) room() (events, bytes int) {
+	if l.holding() && l.lines.events > 0 {
+		return 0, 0 // the trial is at hand, and what it decides
+	}
 	events, bytes = l.lines.room()
 	share := l.c.ahead.share()
 	if free := readAheadAll - l.c.ahead.bytes.Load(); free > int64(bytes) || l.held == 0 && share > int64(bytes) {
