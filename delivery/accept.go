@@ -59,9 +59,9 @@ func (ac *accepted) receipt() Receipt {
 	}
 }
 
-// acceptAll stores the events, repeating those whose registrations had changed.
+// acceptAll stores the events, repeating those whose registrations had changed: each time because somebody else got something done.
 func (c *Carrier) acceptAll(ctx context.Context, until time.Time, work []*accepted) {
-	for range 5 {
+	for range 50 { // or until the time is up
 		var left []*accepted
 		for _, ac := range work {
 			if ac != nil && ac.err == nil && (ac.state == "" || ac.state == "stale") {

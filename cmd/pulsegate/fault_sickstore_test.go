@@ -109,7 +109,7 @@ func TestR06StoreThatLoadsForLong(t *testing.T) {
 	server.AwaitAnswer()
 	well := time.Now()
 	back, again := s.recovers(t, well, 2*time.Second)
-	require.Less(t, seen.cpu, .10, "no busy loop")
+	require.Less(t, seen.cpu, sized(.25, .10), "no busy loop") // in short also what the race detector takes
 	measured(t, "loading for %.1f s: %d of %d refused with Retry-After within %v, healthz 200, readyz 503, %.1f %% of a core; accepting again %v after it, %d events, 0 lost, %d came again, ledger balanced in %d samples",
 		well.Sub(killed).Seconds(), seen.asked, seen.asked, seen.slowest.Round(100*time.Microsecond), 100*seen.cpu, back.Round(time.Millisecond), s.load.count.Load(), again, s.audit.balanced(t))
 }
