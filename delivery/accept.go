@@ -194,7 +194,7 @@ func (c *Carrier) freshView(ctx context.Context, e Entity) (*view, error) {
 // runAccepts carries out one group commit and hands what was queued to the lanes of this replica.
 func (c *Carrier) runAccepts(calls []*acceptCall) {
 	began := time.Now()
-	c.store.accept(calls, c.acceptToken, c.holding, limits{c.cfg.QueueEvents, c.cfg.QueueBytes})
+	c.store.accept(calls, c.acceptToken, c.leaseOf, limits{c.cfg.QueueEvents, c.cfg.QueueBytes})
 	for _, call := range calls {
 		for i := range call.claims {
 			cl := &call.claims[i]

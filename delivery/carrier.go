@@ -25,7 +25,7 @@ type Carrier struct {
 	views   *views
 	guard   *guard
 	caller  *caller
-	crew    crew
+	crew    crew[*task] // makes tries
 	keeper  *keeper
 	log     *slog.Logger
 	slots   *slots        // tries at once
@@ -46,7 +46,7 @@ type Carrier struct {
 	mu       sync.Mutex
 	lanes    map[RegID]*lane
 	running  bool // Run has begun and is not draining: lanes may start
-	laneWork sync.WaitGroup
+	laneWork crew[*lane]
 	tryCtx   context.Context // ends when tries must end
 	stopTry  context.CancelFunc
 }
@@ -98,6 +98,7 @@ func New(cfg Config) (*Carrier, error) {
 	}
 	c.caller = newCaller(dial, cfg.CallbackCA, cfg.InFlight)
 	c.keeper = newKeeper(c.store, cfg.Log)
+	c.crew.do, c.laneWork.do = func(t *task) { t.lane.makeTry(t) }, (*lane).live
 	c.accepts = &batcher[*acceptCall]{
 		run: c.runAccepts, late: (*acceptCall).late, weight: (*acceptCall).weigh, max: batchWeight,
 		place: func(call *acceptCall) string { return c.store.place(call.shard) },
@@ -131,15 +132,19 @@ func (c *Carrier) acceptToken() string {
 	return c.token()
 }
 
-// holding is the token of the lane that this replica has for a registration, or "". The lane may be about to take its lease, or to give it back:
-// the store knows.
-func (c *Carrier) holding(id RegID) string {
+// leaseOf is the token of the lane that this replica has for a registration, or "" when nobody seems to hold it: the last that is known is that a
+// lane of ours gave it back. It is false when nothing is known. All this may be otherwise by now: the store knows.
+func (c *Carrier) leaseOf(id RegID) (token string, known bool) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if l := c.lanes[id]; l != nil && c.running {
-		return l.token
+	l, running := c.lanes[id], c.running
+	c.mu.Unlock()
+	switch {
+	case !running:
+		return "", false
+	case l != nil:
+		return l.token, true
 	}
-	return ""
+	return "", c.slots.wasRested(id)
 }
 
 // Ready says whether events can be taken in; nil means ready.
@@ -203,7 +208,7 @@ func (c *Carrier) drain() {
 	}
 	c.mu.Unlock()
 	done := make(chan struct{})
-	go func() { c.laneWork.Wait(); close(done) }()
+	go func() { c.laneWork.dismiss(); close(done) }()
 	select {
 	case <-done:
 	case <-time.After(drainBound):

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pulsegate/pulsegate/health"
+	"github.com/redis/go-redis/v9"
 )
 
 // Doors for the tests of this room into its pure functions.
@@ -55,6 +56,13 @@ func MemberRoundTrip(id RegID) (RegID, error) { return parseMember(id.member()) 
 
 // TriesUnderWay is how many tries hold a slot.
 func (c *Carrier) TriesUnderWay() int { return c.slots.inFlight() }
+
+// WithoutUnusual makes the scripts fail that take in and settle what is not as usual, until it is called again.
+func (c *Carrier) WithoutUnusual() (again func()) {
+	before, broken := c.store.scripts, redis.NewScript("return redis.error_reply('nothing unusual was to come')")
+	c.store.scripts.accept, c.store.scripts.settle = broken, broken
+	return func() { c.store.scripts = before }
+}
 
 // GuardedDial is the way to bots that a carrier with such a guard takes.
 func GuardedDial(cfg GuardConfig) func(ctx context.Context, network, addr string) (net.Conn, error) {

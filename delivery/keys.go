@@ -108,6 +108,7 @@ type names struct {
 	reg, own, told                      string // keys of the entity, and of the company's handoffs
 	standing, window, queue, ok, failed string // keys of the registration
 	expiry                              string
+	due                                 string // of the shard
 	control, dedupe                     string // what the keys of its authors' control, and of its events' own ids, begin with
 	events, requests                    string // what the ids of events and deliveries begin with
 	where                               string // the entity, as members of a JSON object
@@ -120,7 +121,7 @@ func (id RegID) names() *names {
 		shard: id.shard(), member: id.member(), reg: id.regKey(), own: id.ownKey(), told: toldKey(id.shard(), id.CompanyKey, EntryHandoff),
 		standing: id.standingKey(), window: id.windowKey(), queue: id.queueKey(), expiry: id.expiryKey(), ok: id.okLogKey(), failed: id.errLogKey(),
 		control: strings.TrimSuffix(id.controlKey("."), "."), dedupe: strings.TrimSuffix(id.dedupeKey("."), "."), events: id.eventPrefix(), requests: id.requestPrefix(),
-		where: id.Entity.where(),
+		where: id.Entity.where(), due: dueKey(id.shard()),
 	}
 	n.settleKeys = []string{n.reg, n.standing, n.window, n.queue, n.ok, n.failed, n.told}
 	n.settleArgs = []any{n.member, strings.Join([]string{n.requests, n.where, id.AppID}, "\n")}

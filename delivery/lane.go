@@ -139,15 +139,18 @@ func (l *lane) begin() {
 	defer l.c.mu.Unlock()
 	l.c.lanes[l.id] = l
 	l.c.ahead.lanes.Add(1)
-	l.c.laneWork.Go(func() {
-		l.runUnharmed()
-		l.c.ahead.leave(l.held)
-		l.c.mu.Lock()
-		if l.c.lanes[l.id] == l {
-			delete(l.c.lanes, l.id)
-		}
-		l.c.mu.Unlock()
-	})
+	l.c.laneWork.start(l)
+}
+
+// live is a lane's life, from its registration on.
+func (l *lane) live() {
+	l.runUnharmed()
+	l.c.ahead.leave(l.held)
+	l.c.mu.Lock()
+	defer l.c.mu.Unlock()
+	if l.c.lanes[l.id] == l {
+		delete(l.c.lanes, l.id)
+	}
 }
 
 // runUnharmed ends the lane at a panic, not the process: when its lease has ended, somebody begins anew.

@@ -87,7 +87,7 @@ func (l *lane) settleCall() *settleCall {
 	for _, t := range l.staged {
 		call.owners = append(call.owners, t.author)
 	}
-	call.quiet = quiet && room == 0 && !rest && call.ramp == "" && call.trialFailed == "" && call.reap == 0 && len(call.owners) == 0
+	call.quiet = quiet && (room == 0 || rest) && call.ramp == "" && call.trialFailed == "" && call.reap == 0 && len(call.owners) == 0
 	return call
 }
 

@@ -22,8 +22,8 @@ var aloneLua string
 //go:embed common.lua
 var commonLua string
 
-//go:embed accept_held.lua
-var acceptHeldLua string
+//go:embed accept_plain.lua
+var acceptPlainLua string
 
 //go:embed settle_plain.lua
 var settlePlainLua string
@@ -97,19 +97,19 @@ type store struct {
 }
 
 type scripts struct {
-	accept, acceptHeld, settle, settlePlain, look, change, control, handoffs, take, update, gather, mark, deed *redis.Script
+	accept, acceptPlain, settle, settlePlain, look, change, control, handoffs, take, update, gather, mark, deed *redis.Script
 }
 
 func (sc scripts) all() []*redis.Script {
 	return []*redis.Script{
-		sc.accept, sc.acceptHeld, sc.settle, sc.settlePlain, sc.look, sc.change, sc.control, sc.handoffs, sc.take, sc.update, sc.gather, sc.mark, sc.deed,
+		sc.accept, sc.acceptPlain, sc.settle, sc.settlePlain, sc.look, sc.change, sc.control, sc.handoffs, sc.take, sc.update, sc.gather, sc.mark, sc.deed,
 	}
 }
 
 // works says that one of the calls changes what is known of registrations and events.
 func (sc scripts) works(calls []scriptCall) bool {
 	return slices.ContainsFunc(calls, func(c scriptCall) bool {
-		return c.script == sc.accept || c.script == sc.acceptHeld || c.script == sc.settle || c.script == sc.settlePlain || c.script == sc.change
+		return c.script == sc.accept || c.script == sc.acceptPlain || c.script == sc.settle || c.script == sc.settlePlain || c.script == sc.change
 	})
 }
 
@@ -122,7 +122,7 @@ func newStore(cfg Config) *store {
 		clock: newClock(cfg.Clock), reach: known, sick: newAilments(cfg.Log), replicas: cfg.Replicas, cluster: cluster, client: cfg.Client, health: health.NewStore(cfg.Client, cfg.Rules), sealer: cfg.Sealer, window: cfg.Rules.Window,
 		hold: cfg.HoldTime, lineage: cfg.Lineage, singles: make(chan struct{}, singlesMost),
 		scripts: scripts{
-			accept: lua(aloneLua, commonLua, acceptLua), acceptHeld: lua(aloneLua, acceptHeldLua), settle: lua(aloneLua, commonLua, settleLua),
+			accept: lua(aloneLua, commonLua, acceptLua), acceptPlain: lua(aloneLua, acceptPlainLua), settle: lua(aloneLua, commonLua, settleLua),
 			settlePlain: lua(aloneLua, settlePlainLua), look: lua(lookLua), change: lua(aloneLua, commonLua, changeLua),
 			control: lua(controlLua), handoffs: lua(aloneLua, commonLua, handoffsLua), take: lua(takeLua), update: lua(updateLua), gather: lua(gatherLua), mark: lua(markLua),
 			deed: lua(deedLua),

@@ -107,14 +107,14 @@ func groupAccepts(calls []*acceptCall) []*acceptGroup {
 }
 
 // accept carries out a batch of calls in one round trip, and in another what was not as it usually is. Where token returns "", no registration is
-// claimed; holder is the token of the lane that this replica has for a registration, or "".
-func (s *store) accept(calls []*acceptCall, token func() string, holder func(RegID) string, lim limits) {
+// claimed; lease is as Carrier.leaseOf.
+func (s *store) accept(calls []*acceptCall, token func() string, lease func(RegID) (string, bool), lim limits) {
 	ctx, cancel := context.WithTimeout(context.Background(), batchTime)
 	defer cancel()
 	var scripts []acceptScript
 	for _, bundle := range bundles(s, calls, func(c *acceptCall) health.Shard { return c.shard }) {
-		usual, rest := parted(groupAccepts(bundle), holder)
-		scripts = append(scripts, s.acceptHeldScript(usual, lim), s.acceptScript(rest, token(), lim))
+		usual, rest := parted(groupAccepts(bundle), lease)
+		scripts = append(scripts, s.acceptPlainScript(usual, token(), lim), s.acceptScript(rest, token(), lim))
 	}
 	s.acceptTrip(ctx, scripts)
 	var again []acceptScript
@@ -129,7 +129,7 @@ type acceptScript struct {
 	call   scriptCall
 	groups []*acceptGroup
 	token  string // of what it claims
-	held   bool   // it takes in what is as usual
+	plain  bool   // it takes in what is as usual
 }
 
 // acceptTrip carries out those scripts that have something to take in.
@@ -291,8 +291,8 @@ func (s *store) readAccept(sc acceptScript, reply []any, err error) {
 		s.heard(toInt(reply[0]))
 		s.sick.tell(reply[1+len(sc.groups)])
 		for i, g := range sc.groups {
-			if sc.held {
-				g.readHeld(toText(reply[1+i]))
+			if sc.plain {
+				g.readPlain(toInt(reply[0]), reply[1+i], sc.token)
 			} else {
 				g.read(toInt(reply[0]), reply[1+i], sc.token)
 			}
@@ -327,11 +327,17 @@ func (g *acceptGroup) read(now int64, reply any, token string) {
 		if len(st) == 0 {
 			continue // somebody holds it already
 		}
-		g.call.claims = append(g.call.claims, claimed{target: g.targets[i], token: token, over: toText(st[5]) == "1", lane: laneState{
-			version: g.view.version, reading: health.ParseReading(now, toText(st[0]), toText(st[1])),
-			cut: toText(st[2]), cutFate: Fate(toText(st[3])), waiting: toInt(st[4]), lease: leaseTime, stamp: stampOf(toText(st[0])),
-		}})
+		g.claimed(i, now, st, token)
 	}
+}
+
+// claimed notes that the lease of a target came with the accept, and what the store said of it: standing, window, cut, its fate, events waiting, and
+// whether the lease of somebody else had run out.
+func (g *acceptGroup) claimed(target int, now int64, st []any, token string) {
+	g.call.claims = append(g.call.claims, claimed{target: g.targets[target], token: token, over: toText(st[5]) == "1", lane: laneState{
+		version: g.view.version, reading: health.ParseReading(now, toText(st[0]), toText(st[1])),
+		cut: toText(st[2]), cutFate: Fate(toText(st[3])), waiting: toInt(st[4]), lease: leaseTime, stamp: stampOf(toText(st[0])),
+	}})
 }
 
 // answered notes what became of the event. One that could not be stored for its entity's own sake is refused.

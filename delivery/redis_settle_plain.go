@@ -26,20 +26,26 @@ func (s *store) settlePlainScript(calls []*settleCall) settleScript {
 		n := c.names
 		number, _, _ := strings.Cut(c.state.stamp, " ")
 		a.key(n.standing, n.window, n.queue, n.ok)
-		a.arg(&c.token, number)
+		rest := ""
+		if c.mayRest {
+			rest = n.member
+			a.key(n.due)
+		}
+		a.arg(&c.token, number, rest)
 		c.putDelivered(a)
 	}
 	sc.call = scriptCall{s.scripts.settlePlain, a.keys, a.args}
 	return sc
 }
 
-// readPlain reads the answer to a call that was as plain as it seemed; what else was known stays as it was, and so does the lease.
+// readPlain reads the answer to a call that was as plain as it seemed; what else was known stays as it was, and so does the lease unless it was given back.
 func (c *settleCall) readPlain(now int64, text string) {
-	waiting, counts, ok := strings.Cut(text, "\n")
+	state, rest, ok := strings.Cut(text, "\n")
 	if !ok {
 		return
 	}
-	c.settled = true
+	waiting, counts, _ := strings.Cut(rest, "\n")
+	c.settled, c.rested = true, state == "rest"
 	c.state.waiting, c.state.lease = toInt(waiting), 0
 	c.state.reading = c.state.reading.Heard(now, counts)
 }

@@ -33,6 +33,7 @@ type slots struct {
 	waiting [manners][]*share // lanes that hold none
 	known   [1 << 16]manner   // of registrations by their hash, for their next lanes; two may share a place
 	rests   [1 << 16]uint32   // when their lanes gave the lease back last, in ms since began; 0: never
+	idle    [1 << 16]bool     // they have given it back, and nobody was seen to take it
 	began   time.Time
 	seed    maphash.Seed
 }
@@ -54,17 +55,30 @@ func newSlots(n int) *slots {
 
 // join makes a lane's share. It begins as the registration's last lane ended.
 func (s *slots) join(id RegID, nudge chan<- struct{}) share {
-	place := uint16(maphash.Comparable(s.seed, id))
+	place := s.placeOf(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return share{place: place, nudge: nudge, manner: s.known[place]}
 }
+
+func (s *slots) placeOf(id RegID) uint16 { return uint16(maphash.Comparable(s.seed, id)) }
 
 // rested notes that a lane has given its lease back.
 func (s *slots) rested(sh *share) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.rests[sh.place] = uint32(time.Since(s.began).Milliseconds()) + 1
+	s.idle[sh.place] = true
+}
+
+// wasRested says that a registration's last lane gave its lease back. It does so once: whoever asks takes it, or finds that another has.
+func (s *slots) wasRested(id RegID) bool {
+	place := s.placeOf(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	was := s.idle[place]
+	s.idle[place] = false
+	return was
 }
 
 // restedWithin says that the lane before this one gave its lease back so short a time ago.

@@ -92,6 +92,39 @@ func TestUsualEventsOfAConversationWithAnAgent(t *testing.T) {
 	})
 }
 
+// TestSparseEventsOfAWellBotAreUsual: their lease is taken as they are taken in, and given back as they are settled, by whichever replica is asked.
+func TestSparseEventsOfAWellBotAreUsual(t *testing.T) {
+	onBothStores(t, func(t *testing.T, client redis.UniversalClient) {
+		b := newBot(t)
+		pair := []*replica{startReplica(t, client, b), startReplica(t, client, b)}
+		require.NoError(t, pair[0].Create(t.Context(), registration("e", "app")))
+		n := 0
+		sends := func(r *replica) {
+			n++
+			r.send(t, message("e", "ann", n))
+			standing := onlyKey(t, client, "pg:*:st:*")
+			soon(t, func() bool {
+				return len(b.requests()) == n && client.HGet(t.Context(), standing, "lo").Val() == ""
+			}, "it to be delivered and settled")
+		}
+		soon(t, func() bool { return pair[0].Now().Second() < 48 }, "time until the next minute, which each conversation's first message notes")
+		for i := range 4 { // of the first event nothing is known, and each replica has had a lane once
+			sends(pair[i%2])
+			<-time.After(600 * time.Millisecond)
+		}
+		for _, r := range pair {
+			t.Cleanup(r.WithoutUnusual())
+		}
+		for i := range 5 {
+			sends(pair[i%2])
+			<-time.After(600 * time.Millisecond) // sparse
+		}
+		require.Empty(t, allKeys(t, client, "pg:*:due"), "nobody is attended to")
+		balanced(t, client)
+		require.EqualValues(t, n, pair[0].healthOf(t, "app").Counts.Acknowledged)
+	})
+}
+
 // TestLeaseThatHasGoneIsNoticed when all else is as usual: what was delivered is not settled, and whoever has the lease now is told of new events.
 func TestLeaseThatHasGoneIsNoticed(t *testing.T) {
 	client := newRedisServer(t)

@@ -58,8 +58,11 @@ local function window_open(key, now, span)
   local seen = redis.call('HMGET', key, 'sum', num(slot % SLOTS))
   local n = {0, 0, 0, 0, 0, 0, 0, 0, 0}
   local w = {key = key, span = span, slot = slot, at = slot, oldest = 0, read = slot, present = seen[2], n = n, f = 0, add = nil, added = 0, gone = nil,
-    dirty = false, counted = false, reset = false}
-  if not seen[1] then return w end
+    dirty = false, counted = false, reset = false, lives = true}
+  if not seen[1] then
+    w.lives = false
+    return w
+  end
   local length, at, oldest, counts = string.match(seen[1], '^(%d+) (%d+) ?(%d*) ?(.*)$')
   if tonumber(length) ~= span then
     w.reset = true -- the window's length was changed: the old slots mean nothing now
@@ -93,47 +96,58 @@ local function window_leaves(w)
   return math.ceil((w.oldest + SLOTS) * w.span / SLOTS)
 end
 
--- Writes what changed. The window goes when its last slot has long left: a slot that is there already has said so.
+-- Lets the key live twice as long as the window, which once in a quarter of it is enough. at: the last slot seen before.
+local function window_live(w, at)
+  if not w.lives or math.floor(w.slot * 4 / SLOTS) ~= math.floor(at * 4 / SLOTS) then redis.call('PEXPIRE', w.key, num(w.span * 2)) end
+end
+
+-- Writes what changed. The window goes when its last slot has long left.
 local function window_close(w)
   if not w.dirty then return end
-  if w.reset then redis.call('DEL', w.key) end
+  local at = w.at
+  if w.reset then
+    redis.call('DEL', w.key)
+    w.lives = false
+  end
   if w.gone then redis.call('HDEL', w.key, unpack(w.gone)) end
   w.at = w.slot
   local sum = num(w.span) .. ' ' .. num(w.at) .. ' ' .. num(w.oldest) .. ' ' .. counts_text(w.n, w.f)
   if not w.counted then
     redis.call('HSET', w.key, 'sum', sum)
-    return
+    return window_live(w, at)
   end
   local field, old = num(w.slot % SLOTS), w.present
   if w.read ~= w.slot then old = redis.call('HGET', w.key, field) end -- the clock stepped back
   local t = old and not w.reset and unpacked(old)
-  local new = not t or t[1] ~= w.slot
-  if not new then
+  if t and t[1] == w.slot then
     for c = 1, #t - 1 do w.add[c] = w.add[c] + t[c + 1] end
     for c = 3, #t do w.added = w.added + t[c] end
   end
   redis.call('HSET', w.key, 'sum', sum, field, num(w.slot) .. ' ' .. counts_text(w.add, w.added))
-  if new then redis.call('PEXPIRE', w.key, num(w.span * 2)) end
+  window_live(w, at)
 end
 
--- The window as it nearly always is: nothing in it failed, and nothing has left it since it was written. nil when it is not so. It is read by
--- pcall: one that cannot be read is not calm.
+-- The window as it nearly always is: nothing in it failed. nil when it is not so. It is read by pcall: one that cannot be read is not calm.
 local function window_calm(key, now, span)
   local slot = math.floor(now * SLOTS / span)
   local field = num(slot % SLOTS)
   local seen = redis.pcall('HMGET', key, 'sum', field)
   if not seen[1] then return nil end
   local length, at, oldest, total = string.match(seen[1], '^(%d+) (%d+) (%d+) (%d+)$')
-  if not total or tonumber(length) ~= span or slot < tonumber(at) or tonumber(oldest) <= slot - SLOTS then return nil end
-  local own = seen[2] and string.match(seen[2], '^' .. num(slot) .. ' (%d+)$')
-  return {key = key, slot = slot, field = field, head = length .. ' ' .. num(slot) .. ' ' .. oldest .. ' ', total = tonumber(total), own = own, span = span}
+  if not total or tonumber(length) ~= span or slot < tonumber(at) then return nil end
+  local w = {key = key, slot = slot, field = field, at = tonumber(at), oldest = tonumber(oldest), n = {tonumber(total), 0, 0, 0, 0, 0, 0, 0, 0}, f = 0, span = span, gone = nil, dirty = false, lives = true}
+  w.own = seen[2] and string.match(seen[2], '^' .. num(slot) .. ' (%d+)$')
+  window_expire(w)
+  return w
 end
 
 -- Counts n acknowledgements into a calm window.
 local function window_acknowledge(w, n)
-  w.total = w.total + n
-  redis.call('HSET', w.key, 'sum', w.head .. num(w.total), w.field, num(w.slot) .. ' ' .. num((tonumber(w.own) or 0) + n))
-  if not w.own then redis.call('PEXPIRE', w.key, num(w.span * 2)) end
+  w.n[1] = w.n[1] + n
+  if w.oldest == 0 then w.oldest = w.slot end
+  if w.gone then redis.call('HDEL', w.key, unpack(w.gone)) end
+  redis.call('HSET', w.key, 'sum', num(w.span) .. ' ' .. num(w.slot) .. ' ' .. num(w.oldest) .. ' ' .. num(w.n[1]), w.field, num(w.slot) .. ' ' .. num((tonumber(w.own) or 0) + n))
+  window_live(w, w.at)
 end
 
 -- The counts as one text: a f1 … f8, without trailing zeros.

@@ -12,23 +12,29 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// counting is a script like those that count outcomes. It also says how many arguments it handed to Redis, keys and fields.
-// KEYS win · ARGV span, what to do (count, look, peek), kind, n
+// counting is a script like those that count outcomes. It also says how many arguments it handed to Redis, keys and fields, and whether the window
+// was calm.
+// KEYS win · ARGV span, what to do (count, calm, look, peek), kind, n
 var counting = redis.NewScript(`
 local store, touched = redis, 0
-local redis = {call = function(...) touched = touched + select('#', ...) - 1; return store.call(...) end}
+local redis = {pcall = store.pcall, call = function(...) touched = touched + select('#', ...) - 1; return store.call(...) end}
 ` + health.Lua() + `
-local now, span = clock(), tonumber(ARGV[1])
+local now, span, calm = clock(), tonumber(ARGV[1])
+if ARGV[2] == 'calm' then
+  calm = window_calm(KEYS[1], now, span)
+  if calm then window_acknowledge(calm, tonumber(ARGV[4])) end
+end
 local w = window_open(KEYS[1], now, span)
-if ARGV[2] == 'count' then window_count(w, tonumber(ARGV[3]), tonumber(ARGV[4])) end
-if ARGV[2] ~= 'peek' then window_close(w) end
-return {num(now), num(window_leaves(w)), num(touched), window_counts(w)}
+if ARGV[2] == 'count' or ARGV[2] == 'calm' and not calm then window_count(w, tonumber(ARGV[3]), tonumber(ARGV[4])) end
+if ARGV[2] ~= 'peek' and not calm then window_close(w) end
+return {num(now), num(window_leaves(w)), num(touched), window_counts(w), calm and '1' or ''}
 `)
 
 // counted is what the script answered.
 type counted struct {
 	now, leaves, touched int64
 	kinds                [9]int64
+	calm                 bool
 }
 
 func (s *stage) window(t testing.TB, key string, span int64, do string, kind, n int) counted {
@@ -40,7 +46,7 @@ func (s *stage) window(t testing.TB, key string, span int64, do string, kind, n 
 		require.NoError(t, err)
 		return n
 	}
-	c := counted{now: number(reply[0]), leaves: number(reply[1]), touched: number(reply[2])}
+	c := counted{now: number(reply[0]), leaves: number(reply[1]), touched: number(reply[2]), calm: reply[4] != ""}
 	for i, v := range strings.Fields(reply[3].(string)) {
 		c.kinds[i] = number(v)
 	}
@@ -52,10 +58,12 @@ type naive struct {
 	span     int64
 	seen     int64         // the last slot written: a clock that steps back stays there
 	lives    time.Duration // until the store forgets an unused window
-	outcomes []struct {
-		slot int64
-		kind int
-	}
+	outcomes []outcome
+}
+
+type outcome struct {
+	slot int64
+	kind int
 }
 
 func (n *naive) slot(now int64) int64 { return max(now*120/n.span, n.seen) }
@@ -85,15 +93,12 @@ func (n *naive) write(now int64, kind, many int) {
 	if many == 0 && len(kept) == len(n.outcomes) {
 		return
 	}
-	fresh := many > 0 && (len(kept) == 0 || kept[len(kept)-1].slot != slot)
-	if n.outcomes, n.seen = kept, slot; fresh { // only a slot that was not there yet makes the window live longer
+	longer := n.seen == 0 || slot/30 != n.seen/30 // what is written first in a quarter of the window makes it live longer
+	if n.outcomes, n.seen = kept, slot; longer {
 		n.lives = 2 * time.Duration(n.span) * time.Millisecond
 	}
 	for range many {
-		n.outcomes = append(n.outcomes, struct {
-			slot int64
-			kind int
-		}{slot, kind})
+		n.outcomes = append(n.outcomes, outcome{slot, kind})
 	}
 }
 
@@ -153,12 +158,13 @@ type history struct {
 	k     health.Keys
 	rules health.Rules
 	store *health.Store
+	well  bool // nothing fails
 }
 
 func newHistory(t testing.TB, s *stage, member string, d draw) *history {
 	h := &history{stage: s, n: &naive{span: pick(d, "window", s.spans)}, k: keysOf(member)}
 	h.rules = health.Rules{Window: time.Duration(h.n.span) * time.Millisecond}.WithDefaults()
-	h.store = health.NewStore(s.client, h.rules)
+	h.store, h.well = health.NewStore(s.client, h.rules), d("well", 0, 1) == 1
 	state := pick(d, "state", []health.State{health.Healthy, health.Degraded, health.Down})
 	until := s.now().Add(time.Duration(d("pause", 0, int(2*h.n.span))) * time.Millisecond)
 	err := s.client.HSet(t.Context(), h.k.Standing, "s", string(state), "n", 3, "pu", until.UnixMilli(), "v", d("verified", 0, 1)).Err()
@@ -168,7 +174,7 @@ func newHistory(t testing.TB, s *stage, member string, d draw) *history {
 
 // step does one thing, and compares the window with the list after it.
 func (h *history) step(t testing.TB, d draw) {
-	do := pick(d, "do", []string{"count", "count", "count", "look", "peek", "judge"})
+	do := pick(d, "do", []string{"count", "count", "calm", "calm", "look", "peek", "judge"})
 	if do == "judge" {
 		r, err := h.store.Rejudge(t.Context(), h.k)
 		require.NoError(t, err)
@@ -177,6 +183,9 @@ func (h *history) step(t testing.TB, d draw) {
 		return
 	}
 	kind, many := d("kind", 0, 8), d("many", 1, 3)
+	if do == "calm" || h.well {
+		kind = 0
+	}
 	got := h.window(t, h.k.Window, h.n.span, do, kind, many)
 	if do == "look" {
 		many = 0

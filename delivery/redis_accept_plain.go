@@ -5,15 +5,16 @@ import (
 	"strings"
 )
 
-// What follows is about events that are as usual, which accept_held.lua takes in.
+// What follows is about events that are as usual, which accept_plain.lua takes in.
 
 // parted tells the groups that are as usual from the others.
-func parted(groups []*acceptGroup, holder func(RegID) string) (usual, rest []*acceptGroup) {
+func parted(groups []*acceptGroup, lease func(RegID) (string, bool)) (usual, rest []*acceptGroup) {
 	for _, g := range groups {
-		if g.usual() {
-			g.token = holder(g.targets[0].RegID)
+		plain := g.usual()
+		if plain {
+			g.token, plain = lease(g.targets[0].RegID)
 		}
-		if g.token != "" {
+		if plain {
 			usual = append(usual, g)
 		} else {
 			rest = append(rest, g)
@@ -31,7 +32,7 @@ func (g *acceptGroup) usual() bool {
 
 // left are the groups of events that a script left to the other one.
 func (sc acceptScript) left() (groups []*acceptGroup) {
-	if !sc.held {
+	if !sc.plain {
 		return nil
 	}
 	for _, g := range sc.groups {
@@ -43,26 +44,29 @@ func (sc acceptScript) left() (groups []*acceptGroup) {
 	return groups
 }
 
-// acceptHeldScript takes in events for registrations that this replica holds.
-func (s *store) acceptHeldScript(groups []*acceptGroup, lim limits) acceptScript {
-	sc := acceptScript{groups: groups, held: true}
+// acceptPlainScript takes in events for registrations that this replica holds, or that nobody does: those it claims with a token.
+func (s *store) acceptPlainScript(groups []*acceptGroup, token string, lim limits) acceptScript {
+	sc := acceptScript{groups: groups, token: token, plain: true}
 	if len(groups) == 0 {
 		return sc
 	}
 	a := &argv{}
 	a.key(ledgerKey(groups[0].shard()))
-	a.arg(dedupeTime.Milliseconds(), lim.events, lim.bytes, len(groups))
+	a.arg(dedupeTime.Milliseconds(), lim.events, lim.bytes, s.window.Milliseconds(), leaseTime.Milliseconds(), token, len(groups))
 	for _, g := range groups {
-		g.putHeld(a)
+		g.putPlain(a)
 	}
-	sc.call = scriptCall{s.scripts.acceptHeld, a.keys, a.args}
+	sc.call = scriptCall{s.scripts.acceptPlain, a.keys, a.args}
 	return sc
 }
 
-func (g *acceptGroup) putHeld(a *argv) {
+func (g *acceptGroup) putPlain(a *argv) {
 	t := g.targets[0]
 	a.key(t.names.reg, t.names.standing, t.names.queue)
-	a.arg(&g.view.version, &t.AppID, &g.token, 0, len(g.events))
+	if g.token == "" {
+		a.key(t.names.window, t.names.due)
+	}
+	a.arg(&g.view.version, &t.AppID, &g.token, &t.names.member, 0, len(g.events))
 	count, before := len(a.args)-2, len(a.keys)
 	for _, ac := range g.events {
 		ac.what = string(ac.ev.kind) + ac.part
@@ -77,8 +81,14 @@ func (g *acceptGroup) putHeld(a *argv) {
 	a.args[count] = len(a.keys) - before
 }
 
-// readHeld reads what became of the events that were taken in as usual, the first of the group. The others have no state yet.
-func (g *acceptGroup) readHeld(text string) {
+// readPlain reads what became of the events that were taken in as usual, the first of the group. The others have no state yet.
+func (g *acceptGroup) readPlain(now int64, reply any, token string) {
+	text, ok := reply.(string)
+	if !ok {
+		lane := toSlice(reply)
+		text = toText(lane[0])
+		g.claimed(0, now, append(lane[1:], nil), token)
+	}
 	previous, rest, more := strings.Cut(text, "\n")
 	for _, ac := range g.events {
 		if !more {
