@@ -29,48 +29,33 @@ local function note(r, t, ok, e, fate, class, handed)
   log(r, t.err, f, e.body, records)
 end
 
-local minute = num(math.floor(now / 60000))
-
--- Whether the author's message makes the conversation ongoing: noted to the minute, because a note costs as much as the rest.
-local function note_ongoing(g, e, seen)
-  if seen == minute then return false end
-  redis.call('ZADD', g.own, num(now), e.author)
-  -- Who is no longer ongoing makes room now and then. Never first: a removal first would let a full Redis accept.
-  if string.byte(e.part, -1) % 8 == 0 then redis.call('ZREMRANGEBYSCORE', g.own, '-inf', '(' .. num(now - ongoing)) end
-  return true
-end
+local times = {today = today, minute = num(math.floor(now / 60000)), now = num(now)}
 
 -- Who owns the author's conversation after this event; writes it. Returns owner type and app.
 local function own_event(g, e)
-  local o = redis.call('HMGET', e.ctl, 'ot', 'oa', 'nm', 'ts', 'day', 'lm')
-  local ot, oa, kind = o[1] or '', o[2] or '', e.kind
-  if kind == 'm' and ot == 'BOT' and oa == g.live and o[5] == today and o[6] == minute and e.admitted and (e.name == '' or e.name == o[3]) then
-    return ot, oa -- nothing is new: the usual case
+  if e.kind == 'm' and e.admitted then
+    local ot, oa, new = conversation(times, e.ctl, g.live, e.name)
+    if new then converse(e.ctl, g.own, e.author, e.part, new, ctlTTL, ongoing, now) end
+    return ot, oa
   end
-  local set = {}
-  local known = o[4]
-  if kind == 'm' and (ot == '' or ot == 'BOT' and oa ~= g.live) and g.live ~= '' and e.admitted then
-    -- nobody's yet, or that of a bot which is not LIVE here any more and could never answer
-    ot, oa = 'BOT', g.live
-    set = {'ot', 'BOT', 'oa', g.live, 'ts', num(now)}
-  elseif kind == 'd' then -- closed: the bot's again, and no longer ongoing
+  local o = redis.call('HMGET', e.ctl, 'ot', 'oa', 'nm', 'ts', 'day')
+  local ot, oa, known, set = o[1] or '', o[2] or '', o[4], {}
+  if e.kind == 'd' then -- closed: the bot's again, and no longer ongoing
     ot, oa = (g.live ~= '' and 'BOT' or ''), g.live
     set = {'ot', ot, 'oa', oa, 'ts', num(now), 'tg', '', 'lm', ''}
-  elseif kind == 'c' then
+  elseif e.kind == 'c' then
     ot, oa = e.ownerType, e.ownerApp
     set = {'ot', ot, 'oa', oa, 'ts', num(now)}
     if ot == 'BOT' then set[7], set[8] = 'tg', '' end
+  elseif not known then
+    return ot, oa
   end
-  local talks = kind == 'm' and e.admitted
   if e.name ~= '' and e.name ~= o[3] then set[#set + 1] = 'nm'; set[#set + 1] = e.name end
-  local kept, stale = known or talks or kind == 'd' or kind == 'c', o[5] ~= today
-  if stale and (known or #set > 0) then set[#set + 1] = 'day'; set[#set + 1] = today end
-  if talks and note_ongoing(g, e, o[6]) and (known or #set > 0) then set[#set + 1] = 'lm'; set[#set + 1] = minute end
-  if kept and #set > 0 then
-    redis.call('HSET', e.ctl, unpack(set))
-    if stale then redis.call('PEXPIRE', e.ctl, ctlTTL) end -- forgotten so long after the last event, give or take a day
-  end
-  if kind == 'd' then redis.call('ZREM', g.own, e.author) end
+  local stale = o[5] ~= today
+  if stale then set[#set + 1] = 'day'; set[#set + 1] = today end
+  if #set > 0 then redis.call('HSET', e.ctl, unpack(set)) end
+  if stale then redis.call('PEXPIRE', e.ctl, ctlTTL) end -- forgotten so long after the last event, give or take a day
+  if e.kind == 'd' then redis.call('ZREM', g.own, e.author) end
   return ot, oa
 end
 

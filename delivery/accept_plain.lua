@@ -1,9 +1,8 @@
 -- Takes in messages for registrations whose lease this replica holds, or claims one that nobody does, as long as all is as it usually is: the same
--- registrations, a bot that is not DOWN (that of a claim is HEALTHY, and nothing waits for it), room in the queue, and a conversation of which owner,
--- name, day and minute are noted already. From the first event of a group on that is anything else, nothing is done, so that the events of an author
--- keep their order: accept.lua takes those in.
--- KEYS led, then for each group reg st q, win and due for a claim, and for each of its events ctl, and dup where seen is given.
--- ARGV dupTTL maxEvents maxBytes window lease token (of claims) groups, then for each group version live token (of the lease that is held; '': a claim)
+-- registrations, a bot that is not DOWN (that of a claim is HEALTHY, and nothing waits for it), room in the queue. From the first event of a group on
+-- that is anything else, nothing is done, so that the events of an author keep their order: accept.lua takes those in.
+-- KEYS led, then for each group reg st q own win due, and for each of its events ctl, and dup where seen is given.
+-- ARGV dupTTL maxEvents maxBytes window lease token (of claims) ctlTTL ongoing groups, then for each group version live token (of the lease that is held; '': a claim)
 --   member keys events, and for each event its kind and part in one, author, name, body, seen ('', or what stands under dup: part hash fate)
 -- Returns now, then for each group a line of lines: the id before its first event, and for each event taken in an id behind b (the bot owns the
 -- conversation) or a (an agent does), s and what stood under dup, or r where that was another body. Where a lease was claimed, that with what the
@@ -11,20 +10,13 @@
 -- Commit point: the reply, as of accept.lua.
 local KEYS, ARGV, call, try = KEYS, ARGV, redis.call, redis.pcall
 local now = clock()
-local today, minute = num(math.floor(now / 86400000)), num(math.floor(now / 60000))
+local times = {today = num(math.floor(now / 86400000)), minute = num(math.floor(now / 60000)), now = num(now)}
 local dupTTL, maxEvents, maxBytes, span, lease, claimant = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
-local k, a = 1, 7
+local ctlTTL, ongoing = ARGV[7], tonumber(ARGV[8])
+local k, a = 1, 9
 local HELD = {'lo', 's', 'ql', 'qn', 'qb', 'c:accepted'}
 local FREE = {'lo', 's', 'ql', 'qn', 'qb', 'c:accepted', 'v', 'dbg', 'off', 'cut', 'cf', unpack(STANDING)}
 local accepted, bytes = 0, 0
-
--- Who owns the author's conversation, if nothing of it is new; else nil.
-local function owner_of(ctl, live, name)
-  local o = try('HMGET', ctl, 'ot', 'oa', 'nm', 'day', 'lm')
-  if o[4] ~= today or o[5] ~= minute or name ~= '' and name ~= o[3] then return nil end -- an error has none of it
-  if o[1] == 'AGENT' then return 'a' end
-  return o[1] == 'BOT' and o[2] == live and 'b'
-end
 
 -- What came before of an event that was seen: s and that, or r when it had another body. nil when it was not seen, and is noted now.
 local function seen_before(dup, seen)
@@ -34,29 +26,34 @@ local function seen_before(dup, seen)
   return 'r'
 end
 
--- Appends an event to the queue. When nobody can append to that, it is not stored, and must not seem so.
-local function append(q, what, author, body, dup)
-  local id = try('XADD', q, '*', 'i', what, 'a', author, 'b', body)
-  if type(id) ~= 'table' then return id end
-  if dup then call('DEL', dup) end
-  note_sick(q, id)
-  return nil
+-- Writes what is new of the conversation, and appends the event to the queue. Returns its id there.
+local function append(q, what, author, body, ctl, own, new)
+  if new then converse(ctl, own, author, what, new, ctlTTL, ongoing, now) end
+  return call('XADD', q, '*', 'i', what, 'a', author, 'b', body)
 end
 
 -- Takes in the events from the argument i and the key on, and the lease with them where due is given. Returns how many that were.
-local function take(i, key, live, lines, st, q, v, n, due, member)
+local function take(i, key, live, lines, st, q, own, v, n, due, member)
   local waiting, size, taken, added, last = tonumber(v[4]) or 0, tonumber(v[5]) or 0, 0, 0, v[3]
   lines[1] = last or '0-0'
   for e = 2, n + 1 do
     local author, name, body, seen = ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
-    local owner = waiting + taken < maxEvents and size + added + #body <= maxBytes and owner_of(KEYS[key + 1], live, name)
-    if not owner then break end
+    if waiting + taken >= maxEvents or size + added + #body > maxBytes then break end
+    local ctl = KEYS[key + 1]
+    local ok, owner, _, new = pcall(conversation, times, ctl, live, name)
+    if not ok or owner ~= 'BOT' and owner ~= 'AGENT' then break end
     local dup = seen ~= '' and KEYS[key + 2]
     local before = dup and seen_before(dup, seen)
-    local id = not before and append(q, ARGV[i + 1], author, body, dup)
-    if not before and not id then break end
-    lines[e] = before or owner .. id
-    if id then last, taken, added = id, taken + 1, added + #body end
+    if before then
+      lines[e] = before
+    else
+      local stored, id = alone(q, append, q, ARGV[i + 1], author, body, ctl, own, new)
+      if not stored then -- it must not seem so
+        if dup then call('DEL', dup) end
+        break
+      end
+      lines[e], last, taken, added = (owner == 'BOT' and 'b' or 'a') .. id, id, taken + 1, added + #body
+    end
     i, key = i + 5, dup and key + 2 or key + 1
   end
   if taken > 0 then
@@ -85,37 +82,34 @@ local function lane_of(v, w, lines, waiting)
 end
 
 -- Takes in events of a registration and claims it. Returns the group's reply, or nil.
-local function begin(i, key, live, st, q, n, win, due, member)
+local function begin(i, key, live, st, q, own, n, win, due, member)
   local v = try('HMGET', st, unpack(FREE))
-  local w = is_free(v) and window_calm(win, now, span)
+  local w = claimant ~= '' and is_free(v) and window_calm(win, now, span)
   if not w then return nil end
   local lines = {}
-  local taken = take(i, key, live, lines, st, q, v, n, due, member)
+  local taken = take(i, key, live, lines, st, q, own, v, n, due, member)
   lines = table.concat(lines, '\n')
   return taken > 0 and lane_of(v, w, lines, num(taken)) or lines
 end
 
--- Takes in events of a registration that is held. Returns the group's reply, or nil.
-local function go_on(i, key, live, st, q, n, token)
+-- Takes in events of a registration that is held. Returns the group's reply, or nil, and whether nobody holds it.
+local function go_on(i, key, live, st, q, own, n, token)
   local v, lines = try('HMGET', st, unpack(HELD)), {}
-  if v[1] ~= token or v[2] == 'DOWN' then return nil end
-  take(i, key, live, lines, st, q, v, n)
-  return table.concat(lines, '\n')
+  if v[1] ~= token or v[2] == 'DOWN' then return nil, v[1] == '' end
+  take(i, key, live, lines, st, q, own, v, n)
+  return table.concat(lines, '\n'), false
 end
 
 local reply = {num(now)}
-for g = 1, tonumber(ARGV[7]) do
-  local live, token, keys, n, st, q, answer = ARGV[a + 2], ARGV[a + 3], tonumber(ARGV[a + 5]), tonumber(ARGV[a + 6]), KEYS[k + 2], KEYS[k + 3]
-  local held = token ~= ''
+for g = 1, tonumber(ARGV[9]) do
+  local live, token, keys, n, st, q, own = ARGV[a + 2], ARGV[a + 3], tonumber(ARGV[a + 5]), tonumber(ARGV[a + 6]), KEYS[k + 2], KEYS[k + 3], KEYS[k + 4]
+  local answer, free = nil, token == ''
   if try('HGET', KEYS[k + 1], 'ver') == ARGV[a + 1] then
-    if held then
-      answer = go_on(a + 6, k + 3, live, st, q, n, token)
-    else
-      answer = begin(a + 6, k + 5, live, st, q, n, KEYS[k + 4], KEYS[k + 5], ARGV[a + 4])
-    end
+    if not free then answer, free = go_on(a + 6, k + 6, live, st, q, own, n, token) end -- the lane may have given it back a moment ago
+    if free then answer = begin(a + 6, k + 6, live, st, q, own, n, KEYS[k + 5], KEYS[k + 6], ARGV[a + 4]) end
   end
   reply[g + 1] = answer or ''
-  k, a = k + (held and 3 or 5) + keys, a + 6 + 5 * n
+  k, a = k + 6 + keys, a + 6 + 5 * n
 end
 if accepted > 0 then
   call('HINCRBY', KEYS[1], 'qn', num(accepted)); call('HINCRBY', KEYS[1], 'qb', num(bytes)); call('HINCRBY', KEYS[1], 'c:accepted', num(accepted))

@@ -133,7 +133,7 @@
 //   - What no replica confirmed is refused, though it may be stored, and is then delivered once; with an id its repetition is answered alike. An
 //     event seen before waits for the replica too. Settling does not wait: what a failover forgets of it is delivered again, which at least once allows.
 //   - What is as it usually is has scripts of its own (accept_plain, settle_plain): messages for a LIVE bot alone, whose lease this replica holds or
-//     takes, of conversations of which nothing is new; acknowledgements of a HEALTHY bot, whose lease is given back in the same step. They look at every fact that makes an event usual before they write
+//     takes; acknowledgements of a HEALTHY bot, whose lease is given back in the same step. They look at every fact that makes an event usual before they write
 //     anything, and leave the others to the scripts that know all, in a second round trip. They take 30 us of Redis an event where those take 39, and
 //     60 us instead of 95 where each event is for another registration.
 //   - Goroutines that make tries, and those of lanes, are kept (crew): a new one would grow its stack each time.

@@ -57,11 +57,10 @@ func MemberRoundTrip(id RegID) (RegID, error) { return parseMember(id.member()) 
 // TriesUnderWay is how many tries hold a slot.
 func (c *Carrier) TriesUnderWay() int { return c.slots.inFlight() }
 
-// WithoutUnusual makes the scripts fail that take in and settle what is not as usual, until it is called again.
-func (c *Carrier) WithoutUnusual() (again func()) {
-	before, broken := c.store.scripts, redis.NewScript("return redis.error_reply('nothing unusual was to come')")
-	c.store.scripts.accept, c.store.scripts.settle = broken, broken
-	return func() { c.store.scripts = before }
+// Unusual says that a command runs a script for what is not as usual.
+func (c *Carrier) Unusual(cmd redis.Cmder) bool {
+	args := cmd.Args()
+	return len(args) > 1 && (args[1] == c.store.scripts.accept.Hash() || args[1] == c.store.scripts.settle.Hash())
 }
 
 // GuardedDial is the way to bots that a carrier with such a guard takes.

@@ -22,6 +22,9 @@ var aloneLua string
 //go:embed common.lua
 var commonLua string
 
+//go:embed conversation.lua
+var conversationLua string
+
 //go:embed accept_plain.lua
 var acceptPlainLua string
 
@@ -122,7 +125,7 @@ func newStore(cfg Config) *store {
 		clock: newClock(cfg.Clock), reach: known, sick: newAilments(cfg.Log), replicas: cfg.Replicas, cluster: cluster, client: cfg.Client, health: health.NewStore(cfg.Client, cfg.Rules), sealer: cfg.Sealer, window: cfg.Rules.Window,
 		hold: cfg.HoldTime, lineage: cfg.Lineage, singles: make(chan struct{}, singlesMost),
 		scripts: scripts{
-			accept: lua(aloneLua, commonLua, acceptLua), acceptPlain: lua(aloneLua, acceptPlainLua), settle: lua(aloneLua, commonLua, settleLua),
+			accept: lua(aloneLua, commonLua, conversationLua, acceptLua), acceptPlain: lua(aloneLua, conversationLua, acceptPlainLua), settle: lua(aloneLua, commonLua, settleLua),
 			settlePlain: lua(aloneLua, settlePlainLua), look: lua(lookLua), change: lua(aloneLua, commonLua, changeLua),
 			control: lua(controlLua), handoffs: lua(aloneLua, commonLua, handoffsLua), take: lua(takeLua), update: lua(updateLua), gather: lua(gatherLua), mark: lua(markLua),
 			deed: lua(deedLua),

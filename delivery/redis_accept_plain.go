@@ -26,7 +26,7 @@ func parted(groups []*acceptGroup, lease func(RegID) (string, bool)) (usual, res
 // usual says that a group holds customers' private messages for a LIVE bot alone.
 func (g *acceptGroup) usual() bool {
 	return len(g.targets) == 1 && g.targets[0].Mode == Live && !slices.ContainsFunc(g.events, func(ac *accepted) bool {
-		return ac.ev.kind != 'm' || ac.ev.public || ac.ev.expires != 0 || ac.again != nil
+		return ac.ev.kind != 'm' || ac.ev.author == "" || ac.ev.public || ac.ev.expires != 0 || ac.again != nil
 	})
 }
 
@@ -52,7 +52,7 @@ func (s *store) acceptPlainScript(groups []*acceptGroup, token string, lim limit
 	}
 	a := &argv{}
 	a.key(ledgerKey(groups[0].shard()))
-	a.arg(dedupeTime.Milliseconds(), lim.events, lim.bytes, s.window.Milliseconds(), leaseTime.Milliseconds(), token, len(groups))
+	a.arg(dedupeTime.Milliseconds(), lim.events, lim.bytes, s.window.Milliseconds(), leaseTime.Milliseconds(), token, controlTime.Milliseconds(), ongoingTime.Milliseconds(), len(groups))
 	for _, g := range groups {
 		g.putPlain(a)
 	}
@@ -62,10 +62,7 @@ func (s *store) acceptPlainScript(groups []*acceptGroup, token string, lim limit
 
 func (g *acceptGroup) putPlain(a *argv) {
 	t := g.targets[0]
-	a.key(t.names.reg, t.names.standing, t.names.queue)
-	if g.token == "" {
-		a.key(t.names.window, t.names.due)
-	}
+	a.key(t.names.reg, t.names.standing, t.names.queue, t.names.own, t.names.window, t.names.due)
 	a.arg(&g.view.version, &t.AppID, &g.token, &t.names.member, 0, len(g.events))
 	count, before := len(a.args)-2, len(a.keys)
 	for _, ac := range g.events {

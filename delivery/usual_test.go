@@ -92,37 +92,67 @@ func TestUsualEventsOfAConversationWithAnAgent(t *testing.T) {
 	})
 }
 
-// TestSparseEventsOfAWellBotAreUsual: their lease is taken as they are taken in, and given back as they are settled, by whichever replica is asked.
+// counter counts the commands that a client sends in pipelines or alone, of those that are wanted.
+type counter struct {
+	wanted atomic.Pointer[func(redis.Cmder) bool]
+	n      atomic.Int64
+}
+
+func (c *counter) note(cmds ...redis.Cmder) {
+	if wanted := c.wanted.Load(); wanted != nil {
+		for _, cmd := range cmds {
+			if (*wanted)(cmd) {
+				c.n.Add(1)
+			}
+		}
+	}
+}
+
+func (c *counter) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (c *counter) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error { c.note(cmd); return next(ctx, cmd) }
+}
+
+func (c *counter) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error { c.note(cmds...); return next(ctx, cmds) }
+}
+
+// TestSparseEventsOfAWellBotAreUsual: their lease is taken as they are taken in, and given back as they are settled, by whichever replica is asked,
+// and whoever's message it is.
 func TestSparseEventsOfAWellBotAreUsual(t *testing.T) {
-	onBothStores(t, func(t *testing.T, client redis.UniversalClient) {
-		b := newBot(t)
-		pair := []*replica{startReplica(t, client, b), startReplica(t, client, b)}
-		require.NoError(t, pair[0].Create(t.Context(), registration("e", "app")))
-		n := 0
-		sends := func(r *replica) {
-			n++
-			r.send(t, message("e", "ann", n))
-			standing := onlyKey(t, client, "pg:*:st:*")
-			soon(t, func() bool {
-				return len(b.requests()) == n && client.HGet(t.Context(), standing, "lo").Val() == ""
-			}, "it to be delivered and settled")
-		}
-		soon(t, func() bool { return pair[0].Now().Second() < 48 }, "time until the next minute, which each conversation's first message notes")
-		for i := range 4 { // of the first event nothing is known, and each replica has had a lane once
-			sends(pair[i%2])
-			<-time.After(600 * time.Millisecond)
-		}
-		for _, r := range pair {
-			t.Cleanup(r.WithoutUnusual())
-		}
-		for i := range 5 {
-			sends(pair[i%2])
-			<-time.After(600 * time.Millisecond) // sparse
-		}
-		require.Empty(t, allKeys(t, client, "pg:*:due"), "nobody is attended to")
-		balanced(t, client)
-		require.EqualValues(t, n, pair[0].healthOf(t, "app").Counts.Acknowledged)
-	})
+	client := newRedisServer(t)
+	unusual := &counter{}
+	client.AddHook(unusual)
+	b := newBot(t)
+	pair := []*replica{startReplica(t, client, b), startReplica(t, client, b)}
+	require.NoError(t, pair[0].Create(t.Context(), registration("e", "app")))
+	wanted := pair[0].Unusual
+	unusual.wanted.Store(&wanted)
+	n := 0
+	sends := func(r *replica) {
+		n++
+		r.send(t, message("e", fmt.Sprint("author ", n), n))
+		standing := onlyKey(t, client, "pg:*:st:*")
+		soon(t, func() bool {
+			return len(b.requests()) == n && client.HGet(t.Context(), standing, "lo").Val() == ""
+		}, "it to be delivered and settled")
+		<-time.After(600 * time.Millisecond) // sparse
+	}
+	for i := range 4 { // of the first event nothing is known, and each replica has had a lane once
+		sends(pair[i%2])
+	}
+	require.Positive(t, unusual.n.Swap(0))
+	for i := range 6 {
+		sends(pair[i%2])
+	}
+	require.Zero(t, unusual.n.Load())
+	require.Empty(t, allKeys(t, client, "pg:*:due"), "nobody is attended to")
+	balanced(t, client)
+	require.EqualValues(t, n, pair[0].healthOf(t, "app").Counts.Acknowledged)
+	c, err := pair[0].Control(t.Context(), entity("e"), "author 10")
+	require.NoError(t, err)
+	require.Equal(t, delivery.Owner{Type: delivery.Bot, AppID: "app"}, c.Owner, "a conversation that was new")
 }
 
 // TestLeaseThatHasGoneIsNoticed when all else is as usual: what was delivered is not settled, and whoever has the lease now is told of new events.
