@@ -22,8 +22,8 @@ import (
 const (
 	acceptAllocs = 122  // alone, with a round trip of its own
 	manyAllocs   = 1469 // 64 in one call
-	tryAllocs    = 60
-	drainAllocs  = 95 // reading, trying and settling
+	tryAllocs    = 22
+	drainAllocs  = 58 // reading, trying and settling
 )
 
 // raceSlack is how much more it may be under the race detector, which keeps pools from giving back what they were given.

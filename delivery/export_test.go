@@ -99,3 +99,6 @@ func (c *Carrier) Trier(r Registration, body []byte) func(ctx context.Context) h
 	t.reg = h
 	return func(ctx context.Context) health.Class { return c.try(ctx, t).class }
 }
+
+// KeepConnections keeps idle connections for so long. Nothing may have been sent yet.
+func (c *Carrier) KeepConnections(d time.Duration) { c.caller.plain.idleTime = d }

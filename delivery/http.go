@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io"
+	"iter"
 	"net"
 	"net/http"
 	"net/url"
@@ -20,7 +21,9 @@ import (
 
 const (
 	maxResponseBytes = 64 << 10
+	maxAnswerHeader  = 16 << 10
 	maxMessageBytes  = 512
+	idleTime         = time.Minute            // how long connections without a try are kept
 	drainTime        = 500 * time.Millisecond // how long a response body may take after its status decided
 	tlsTime          = 5 * time.Second
 	maxTrusts        = 256 // certificate sets whose connections are kept
@@ -36,6 +39,7 @@ type caller struct {
 	roots *x509.CertPool // trusted for every bot
 	idle  int            // connections to one host that are kept: as many as may be in use, because many bots may live there
 	usual *links
+	plain *plain // for http, where it can
 
 	through func(http.RoundTripper) http.RoundTripper // nil, but for tests that stand between a try and the network
 
@@ -53,6 +57,7 @@ func newCaller(dial dialFunc, bundle string, idle int) *caller {
 	c := &caller{dial: unharmed(dial), roots: systemRoots(), idle: idle, trusted: map[string]*links{}}
 	c.roots.AppendCertsFromPEM([]byte(bundle))
 	c.usual = c.newLinks(c.roots)
+	c.plain = &plain{dial: c.dial, most: idle, idleTime: idleTime}
 	return c
 }
 
@@ -69,11 +74,11 @@ func (c *caller) newTransport(roots *x509.CertPool) *http.Transport {
 		ForceAttemptHTTP2:      true,
 		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
 		TLSHandshakeTimeout:    tlsTime,
-		MaxResponseHeaderBytes: 16 << 10,
+		MaxResponseHeaderBytes: maxAnswerHeader,
 		DisableCompression:     true, // what a bot packed is never unpacked
 		MaxIdleConns:           0,
 		MaxIdleConnsPerHost:    c.idle,
-		IdleConnTimeout:        60 * time.Second,
+		IdleConnTimeout:        idleTime,
 		ReadBufferSize:         1 << 10, // ten thousand tries in flight have ten thousand of these
 		WriteBufferSize:        4 << 10, // an ordinary event and its header go in one write
 		HTTP2: &http.HTTP2Config{
@@ -126,6 +131,7 @@ func (l *links) close() {
 
 func (c *caller) close() {
 	c.usual.close()
+	c.plain.close()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, l := range c.trusted {
@@ -150,27 +156,18 @@ type call struct {
 
 // do makes one request and says how it ended. It never returns an error: what a bot does is an outcome.
 func (c *caller) do(ctx context.Context, p call) outcome {
-	tryCtx, cancel := context.WithTimeout(ctx, p.timeout)
-	defer cancel()
-	began := time.Now()
-	// A body that net/http cannot rewind: over HTTP/2 it would send a request again that the bot has seen, and no try of ours would stand for that.
-	// One that it knows to be in memory: it goes with the header, in one write.
-	req, err := http.NewRequestWithContext(tryCtx, http.MethodPost, "", io.NopCloser(bytes.NewReader(p.body)))
-	if err != nil || p.to == nil {
+	if p.to == nil {
 		return outcome{class: health.Broken, message: "callback URL cannot be called"}
 	}
-	req.URL, req.Host = p.to, p.to.Host
-	req.ContentLength = int64(len(p.body))
-	p.setHeaders(req.Header)
-	l := c.links(p.trust)
-	var transport http.RoundTripper = l.kept
-	if p.fresh {
-		transport = l.fresh
+	tryCtx, cancel := ctx, context.CancelFunc(func() {})
+	post := c.plain.post
+	if c.through != nil || !p.speaksPlainly() {
+		tryCtx, cancel = context.WithTimeout(ctx, p.timeout)
+		post = c.post
 	}
-	if c.through != nil {
-		transport = c.through(transport)
-	}
-	res, err := transport.RoundTrip(req)
+	defer cancel()
+	began := time.Now()
+	res, err := post(tryCtx, p)
 	if err != nil {
 		o := classify(err)
 		o.message = p.withoutSecrets(o.message)
@@ -189,23 +186,49 @@ func (c *caller) do(ctx context.Context, p call) outcome {
 	return o
 }
 
-func (p call) setHeaders(h http.Header) {
-	v := [...]string{ // the values, in one piece
-		"application/json; charset=utf-8", userAgent, p.requestID, p.eventID, strconv.FormatInt(p.timestamp, 10), strconv.Itoa(p.try),
+// post makes the request over an http.Transport.
+func (c *caller) post(ctx context.Context, p call) (*http.Response, error) {
+	// A body that net/http cannot rewind: over HTTP/2 it would send a request again that the bot has seen, and no try of ours would stand for that.
+	// One that it knows to be in memory: it goes with the header, in one write.
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "", io.NopCloser(bytes.NewReader(p.body)))
+	if err != nil {
+		return nil, err
 	}
-	h["Content-Type"], h["User-Agent"] = v[0:1:1], v[1:2:2]
-	h["X-Request-Id"], h["x-amzn-RequestId"] = v[2:3:3], v[2:3:3]
-	h["webhook-id"], h["webhook-timestamp"], h["Pulsegate-Try"] = v[3:4:4], v[4:5:5], v[5:6:6]
-	switch p.creds.Type {
-	case HMAC:
-		sig := sign(p.creds.Secret, p.eventID, p.timestamp, p.body)
-		if p.oldSecret != "" {
-			sig += " " + sign(p.oldSecret, p.eventID, p.timestamp, p.body)
-		}
-		h["webhook-signature"] = []string{sig}
-	default:
-		h["Authorization"] = []string{basicAuth(p.creds.Identity, p.creds.Secret)}
+	req.URL, req.Host = p.to, p.to.Host
+	req.ContentLength = int64(len(p.body))
+	for name, value := range p.headers() {
+		req.Header[name] = []string{value}
 	}
+	l := c.links(p.trust)
+	var transport http.RoundTripper = l.kept
+	if p.fresh {
+		transport = l.fresh
+	}
+	if c.through != nil {
+		transport = c.through(transport)
+	}
+	return transport.RoundTrip(req)
+}
+
+// headers are those of a try, names as they go over the wire.
+func (p call) headers() iter.Seq2[string, string] {
+	return func(yield func(name, value string) bool) {
+		_ = yield("User-Agent", userAgent) && yield("Content-Type", "application/json; charset=utf-8") &&
+			yield("X-Request-Id", p.requestID) && yield("x-amzn-RequestId", p.requestID) && yield("webhook-id", p.eventID) &&
+			yield("webhook-timestamp", strconv.FormatInt(p.timestamp, 10)) && yield("Pulsegate-Try", strconv.Itoa(p.try)) && yield(p.authentication())
+	}
+}
+
+// authentication is the header that shows a bot who calls.
+func (p call) authentication() (name, value string) {
+	if p.creds.Type != HMAC {
+		return "Authorization", basicAuth(p.creds.Identity, p.creds.Secret)
+	}
+	sig := sign(p.creds.Secret, p.eventID, p.timestamp, p.body)
+	if p.oldSecret != "" {
+		sig += " " + sign(p.oldSecret, p.eventID, p.timestamp, p.body)
+	}
+	return "webhook-signature", sig
 }
 
 // drain reads what keeps the connection usable, within bounds of size and time. The status has decided by then. It returns the

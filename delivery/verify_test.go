@@ -65,6 +65,9 @@ func ledgerStory(t testing.TB, client redis.UniversalClient) (r *replica, releas
 		r.send(t, message("e4", "slow", i))
 	}
 	r.send(t, message("e6", "slow", 1), message("e6", "slow", 2), message("e6", "slow", 3))
+	soon(t, func() bool {
+		return slices.ContainsFunc(b.requests(), func(r request) bool { return r.event["coordinate"].(map[string]any)["externalId"] == "e6" })
+	}, "the bot to be at an event of e6")
 	release = sync.OnceFunc(func() { close(hanging) })
 	t.Cleanup(release)
 	return r, release
