@@ -31,6 +31,7 @@ type Carrier struct {
 	slots   *slots        // tries at once
 	signal  chan struct{} // something was put into the outbox
 	renewed chan struct{} // the ring of sealing keys has changed
+	born    time.Time
 	metrics *metrics
 	ahead   readAhead
 	turns   turns
@@ -88,7 +89,7 @@ func New(cfg Config) (*Carrier, error) {
 	c := &Carrier{
 		cfg: cfg, store: newStore(cfg), views: newViews(viewsBytes), guard: newGuard(cfg.Guard), log: cfg.Log,
 		slots: newSlots(cfg.InFlight), signal: make(chan struct{}, 1), renewed: make(chan struct{}, 1), lanes: map[RegID]*lane{}, metrics: newMetrics(),
-		judging: make(chan [health.Shards][]string),
+		judging: make(chan [health.Shards][]string), born: time.Now(),
 	}
 	c.turns.most = int64(orDefault(cfg.Lanes, lanesMost))
 	c.books = newBookkeeper(c.store, orDefault(cfg.MetricsRegistrations, booksDefault), c.log)

@@ -63,6 +63,12 @@ func (c *Carrier) Unusual(cmd redis.Cmder) bool {
 	return len(args) > 1 && (args[1] == c.store.scripts.accept.Hash() || args[1] == c.store.scripts.settle.Hash())
 }
 
+// Settles says that a command settles.
+func (c *Carrier) Settles(cmd redis.Cmder) bool {
+	args := cmd.Args()
+	return len(args) > 1 && (args[1] == c.store.scripts.settlePlain.Hash() || args[1] == c.store.scripts.settle.Hash())
+}
+
 // GuardedDial is the way to bots that a carrier with such a guard takes.
 func GuardedDial(cfg GuardConfig) func(ctx context.Context, network, addr string) (net.Conn, error) {
 	return newGuard(cfg).dialer()

@@ -29,6 +29,7 @@ type lane struct {
 	inbox    []offered
 	finished []finished
 	more     bool // the queue may hold events after the cursor
+	quiet    bool // nobody waits for the end of a try: the lane need not be woken for one
 
 	take_     bool // the lease is not ours yet: the first settle claims it
 	view      *view
@@ -48,8 +49,10 @@ type lane struct {
 	reapAt    int64            // when to look for what has expired, in ms of the store's clock; 0: never
 	reapedAt  int64            // when that was done last
 	outcomes  []settled
-	failing   bool  // outcomes holds a failure: nothing starts before it is judged
-	trialFail int64 // the number of the transition whose trial failed, or 0
+	plain     int       // of them: acknowledgements that change nothing but counts
+	settleBy  time.Time // when these are settled at the latest
+	failing   bool      // outcomes holds a failure: nothing starts before it is judged
+	trialFail int64     // the number of the transition whose trial failed, or 0
 	born      time.Time
 	again     bool // what was heard is out of date: ask before anything starts
 	releasing bool // the lease ended, the process drains, or events are held: finish and give back
@@ -80,8 +83,9 @@ type offered struct {
 
 // finished is a try that ended.
 type finished struct {
-	t *task
-	o outcome
+	t  *task
+	o  outcome
+	at time.Time
 }
 
 // startLane starts a lane for a lease that came with an accept, on the events that came with it. If others wait there too, it reads
@@ -114,7 +118,7 @@ func (c *Carrier) claim(id RegID) bool {
 }
 
 func (c *Carrier) newLane(id RegID, n *names, token string) *lane {
-	l := &lane{c: c, id: id, names: n, token: token, born: time.Now(), nudge: make(chan struct{}, 1), lines: lines{m: map[string]*line{}}, tried: map[string]*task{}}
+	l := &lane{c: c, id: id, names: n, token: token, born: time.Now(), timer: time.NewTimer(time.Hour), nudge: make(chan struct{}, 1), lines: lines{m: map[string]*line{}}, tried: map[string]*task{}}
 	l.tryCtx, l.stopTries = context.WithCancel(c.tryCtx)
 	l.share = c.slots.join(id, l.nudge)
 	if c.slots.restedWithin(&l.share, linger) {
@@ -191,7 +195,6 @@ func (l *lane) run() {
 	defer l.tries.Wait()
 	defer l.stopTries()
 	defer l.leave()
-	l.timer = time.NewTimer(time.Hour)
 	defer l.timer.Stop()
 	for {
 		l.collect()
@@ -286,6 +289,11 @@ func (l *lane) ended(f finished) {
 		return
 	}
 	l.conclude(t)
+	if n := len(l.outcomes); n > 0 && l.outcomes[n-1].sid == t.sid && l.outcomes[n-1].plain() {
+		if l.plain++; n == 1 {
+			l.settleBy = l.c.beatAfter(f.at)
+		}
+	}
 }
 
 // conclude gives a tried task its fate.
@@ -328,10 +336,12 @@ func (l *lane) mustSettle() bool {
 	l.mu.Unlock()
 	room, bytes := l.room()
 	switch {
-	case len(l.outcomes) > 0, len(l.staged) > 0, again, l.take_, l.trialFail != 0, l.reapDue():
+	case len(l.staged) > 0, again, l.take_, l.trialFail != 0, l.reapDue():
 		return true
 	case more && room > 0 && bytes > 0 && !l.releasing:
 		return true
+	case len(l.outcomes) > 0:
+		return !l.defers()
 	case l.idle():
 		return true
 	}
@@ -376,7 +386,14 @@ func (l *lane) wait() {
 			due = at
 		}
 	}
+	l.mu.Lock()
+	if l.quiet = l.calm(); !l.quiet && len(l.finished) > 0 {
+		l.mu.Unlock()
+		return
+	}
+	due = l.awaited(due)
 	l.timer.Reset(max(time.Until(due), 0))
+	l.mu.Unlock()
 	select {
 	case <-l.nudge:
 		l.timer.Stop()

@@ -31,6 +31,7 @@ func (l *lane) settle() bool {
 		l.c.changed()
 	}
 	l.outcomes = slices.Delete(l.outcomes, 0, len(call.outcomes)) // their room is used again
+	l.plain = 0                                                   // if any are left they have waited long enough
 	l.failing = len(l.outcomes) > 0 && l.failing
 	l.heard(call.state, began)
 	l.append(call)

@@ -233,9 +233,7 @@ func (l *lane) start(t *task) {
 func (l *lane) makeTry(t *task) {
 	defer l.tries.Done()
 	o := l.c.try(l.tryCtx, t)
-	l.c.slots.give(&l.share, max(time.Since(t.began), 1))
-	l.mu.Lock()
-	l.finished = append(l.finished, finished{t, o})
-	l.mu.Unlock()
-	l.poke()
+	now := time.Now()
+	l.c.slots.give(&l.share, max(now.Sub(t.began), 1))
+	l.handIn(finished{t, o, now})
 }

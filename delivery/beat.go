@@ -1,0 +1,58 @@
+package delivery
+
+import (
+	"time"
+
+	"github.com/pulsegate/pulsegate/health"
+)
+
+// beat is how far apart the moments are at which lanes settle what need not be settled at once. They are the same for all lanes, so that one script call
+// settles for many: a call costs as much as three of its deliveries. A process that dies between two of them has those delivered again.
+const beat = 5 * time.Millisecond
+
+// beatAfter is the first of these moments after at.
+func (c *Carrier) beatAfter(at time.Time) time.Time { return at.Add(beat - at.Sub(c.born)%beat) }
+
+// calm says that nobody waits for what the end of a try brings: neither an event, nor a verdict, nor another holder of the lease.
+func (l *lane) calm() bool {
+	st := l.state.reading.Standing
+	return st.State == health.Healthy && st.Verified && l.lines.events == 0 && len(l.retries) == 0 && !l.refused && !l.releasing && !l.more
+}
+
+// defers says that what is to be settled can wait for the next beat: acknowledgements of a bot in good health, and not many.
+func (l *lane) defers() bool {
+	st := l.state.reading.Standing
+	return l.plain == len(l.outcomes) && l.plain < settleBatch/4 && st.State == health.Healthy && st.Verified && !l.releasing && time.Now().Before(l.settleBy)
+}
+
+// awaited is when to look at what has ended, or to settle it, if that is before due. It belongs to the mutex.
+func (l *lane) awaited(due time.Time) time.Time {
+	if len(l.outcomes) > 0 {
+		due = earlier(due, l.settleBy)
+	}
+	if len(l.finished) > 0 {
+		due = earlier(due, l.c.beatAfter(l.finished[0].at))
+	}
+	return due
+}
+
+// handIn takes the end of a try. A lane that is calm looks at it at the next beat.
+func (l *lane) handIn(f finished) {
+	l.mu.Lock()
+	l.finished = append(l.finished, f)
+	quiet := l.quiet && f.o.acknowledged()
+	if quiet && len(l.finished) == 1 {
+		l.timer.Reset(time.Until(l.c.beatAfter(f.at)))
+	}
+	l.mu.Unlock()
+	if !quiet {
+		l.poke()
+	}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
