@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ const maxPlainBody = 16 << 10
 
 var (
 	errHeaderTooLong = errors.New("the header of the answer is longer than 16 KB")
+	errStale         = errors.New("the bot has closed the connection")
 	errHeaderValue   = errors.New("a header of the request has bytes that may not stand there")
 )
 
@@ -49,6 +51,7 @@ type plainConn struct {
 	host  string
 	raw   syscall.RawConn // nil: it cannot be looked at, and is not kept
 	in    *bufio.Reader
+	used  bool  // for a try before this one
 	limit int64 // bytes that may still be read
 	idle  time.Time
 	stop  func() bool // ends the watch over the try's context
@@ -69,25 +72,30 @@ func (p call) speaksPlainly() bool {
 
 // post sends the request. It returns when the header of the answer is there. The body must be closed.
 func (h *plain) post(ctx context.Context, p call) (*http.Response, error) {
+	buf, ok := h.requests.Get().(*[]byte)
+	if !ok {
+		buf = new([]byte)
+	}
+	defer h.requests.Put(buf)
+	request, err := p.appendRequest((*buf)[:0])
+	*buf = request
+	if err != nil {
+		return nil, err
+	}
 	deadline := time.Now().Add(p.timeout)
-	c, err := h.connection(ctx, p.to, deadline)
-	if err != nil {
-		return nil, err
+	for {
+		c, err := h.connection(ctx, p.to, deadline)
+		if err != nil {
+			return nil, err
+		}
+		res, err := c.exchange(ctx, request, deadline)
+		if err == nil {
+			return res, nil
+		}
+		if c.drop(); !errors.Is(err, errStale) {
+			return nil, err
+		}
 	}
-	c.stop = context.AfterFunc(ctx, c.abort)
-	res, whole, err := c.exchange(p)
-	if err != nil {
-		c.drop()
-		return nil, err
-	}
-	body := &plainBody{ReadCloser: res.Body, conn: c, usable: whole && !res.Close && res.StatusCode != http.StatusSwitchingProtocols}
-	if res.Body == http.NoBody {
-		body.end()
-	} else if end := time.Now().Add(drainTime); end.Before(deadline) {
-		_ = c.SetReadDeadline(end)
-	}
-	res.Body = body
-	return res, nil
 }
 
 // connection is one that is kept, or a new one, to be used until the deadline.
@@ -96,11 +104,8 @@ func (h *plain) connection(ctx context.Context, to *url.URL, deadline time.Time)
 	if to.Port() == "" {
 		host = net.JoinHostPort(to.Hostname(), "80")
 	}
-	for c := h.take(host); c != nil; c = h.take(host) {
-		if c.alive(deadline) {
-			return c, nil
-		}
-		_ = c.Close()
+	if c := h.take(host); c != nil {
+		return c, nil
 	}
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
@@ -108,7 +113,6 @@ func (h *plain) connection(ctx context.Context, to *url.URL, deadline time.Time)
 	if err != nil {
 		return nil, err
 	}
-	_ = conn.SetDeadline(deadline) // an error of a connection shows when it is used
 	c := &plainConn{Conn: conn, of: h, host: host}
 	if s, ok := conn.(syscall.Conn); ok {
 		c.raw, _ = s.SyscallConn()
@@ -132,7 +136,7 @@ func (h *plain) take(host string) *plainConn {
 
 // keep keeps a connection for the next try.
 func (h *plain) keep(c *plainConn) {
-	c.idle = time.Now()
+	c.idle, c.used = time.Now(), true
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed || len(h.kept[c.host]) >= h.most {
@@ -155,7 +159,7 @@ func (h *plain) sweep() {
 	for host, list := range h.kept {
 		stay := list[:0]
 		for _, c := range list {
-			if !h.closed && time.Since(c.idle) < h.idleTime && c.alive(time.Time{}) {
+			if !h.closed && time.Since(c.idle) < h.idleTime && c.alive() {
 				stay = append(stay, c)
 			} else {
 				_ = c.Close()
@@ -182,18 +186,19 @@ func (h *plain) close() {
 	h.sweep()
 }
 
-// alive says whether an idle connection may be used, until the deadline from now on: the bot has neither closed it nor said anything unasked.
-func (c *plainConn) alive(deadline time.Time) bool {
-	_ = c.SetDeadline(deadline) // that of the last try may be over
-	var (
-		one [1]byte
-		err error
-	)
-	looked := c.raw.Read(func(fd uintptr) bool {
-		_, err = syscall.Read(int(fd), one[:])
-		return true
-	})
-	return looked == nil && (errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EINTR))
+// alive says whether a connection that is idle could still be used.
+func (c *plainConn) alive() bool {
+	_ = c.SetDeadline(time.Time{}) // that of the last try may be over
+	alive := false
+	err := c.raw.Read(func(fd uintptr) bool { alive = silent(fd); return true })
+	return err == nil && alive
+}
+
+// silent says that there is nothing to read: the bot has neither closed the connection nor said anything unasked.
+func silent(fd uintptr) bool {
+	var one [1]byte
+	_, err := syscall.Read(int(fd), one[:])
+	return errors.Is(err, syscall.EAGAIN)
 }
 
 // abort ends a try whose context ended.
@@ -215,24 +220,49 @@ func (c *plainConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// exchange sends the request and reads the header of the answer. A bot may answer before it has read everything, and close: then what was sent is not
-// the whole.
-func (c *plainConn) exchange(p call) (res *http.Response, whole bool, err error) {
-	buf, ok := c.of.requests.Get().(*[]byte)
-	if !ok {
-		buf = new([]byte)
+// exchange sends the request and reads the header of the answer. Its error is errStale where nothing was sent, because the bot is done with the connection.
+func (c *plainConn) exchange(ctx context.Context, request []byte, deadline time.Time) (*http.Response, error) {
+	c.stop = context.AfterFunc(ctx, c.abort)
+	_ = c.SetDeadline(deadline) // an error of a connection shows when it is used
+	sending := c.send(request)
+	if errors.Is(sending, errStale) {
+		return nil, sending
 	}
-	request, err := p.appendRequest((*buf)[:0])
-	*buf = request
-	if err == nil {
-		_, writing := c.Write(request)
-		whole = writing == nil
-		if res, err = c.answer(); err != nil && !whole {
-			err = writing
+	res, err := c.answer() // also when not all was sent: a bot may answer before it has read everything, and close
+	if err != nil {
+		return nil, cmp.Or(sending, err)
+	}
+	body := &plainBody{ReadCloser: res.Body, conn: c, usable: sending == nil && !res.Close && res.StatusCode != http.StatusSwitchingProtocols}
+	if res.Body == http.NoBody {
+		body.end()
+	} else if end := time.Now().Add(drainTime); end.Before(deadline) {
+		_ = c.SetReadDeadline(end)
+	}
+	res.Body = body
+	return res, nil
+}
+
+// send writes the request. On a connection that was used before it looks first whether the bot has closed it or said something unasked, and waits
+// for the answer to begin: all in one go, because there was nothing to read, and so whoever waits for something from then on misses nothing.
+func (c *plainConn) send(request []byte) (err error) {
+	if !c.used {
+		_, err = c.Write(request)
+		return err
+	}
+	sent := false
+	waiting := c.raw.Read(func(fd uintptr) bool {
+		if sent {
+			return true
 		}
-	}
-	c.of.requests.Put(buf)
-	return res, whole, err
+		if !silent(fd) {
+			err = errStale
+			return true
+		}
+		sent = true
+		_, err = c.Write(request)
+		return err != nil
+	})
+	return cmp.Or(err, waiting)
 }
 
 // answer reads the header of the answer, and those that only announce it.
