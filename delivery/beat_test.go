@@ -77,3 +77,38 @@ func TestNothingWaitsForABeat(t *testing.T) {
 		require.Equal(t, delivery.Failed, r.fate(t, id).Fate)
 	})
 }
+
+// TestEventsThatWaitedAreAskedAboutTogether lets 400 conversations wait behind tries that take long. One of them is given to an agent meanwhile.
+func TestEventsThatWaitedAreAskedAboutTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, b, settles := startWell(t, 1)
+		b.answers(func(q request) int {
+			if q.event["n"].(float64) == 1 {
+				<-time.After(300 * time.Millisecond)
+			}
+			return http.StatusAccepted
+		})
+		var batch []delivery.Incoming
+		for i := range delivery.DefaultConcurrency {
+			batch = append(batch, message("e0", fmt.Sprint("slow ", i), 1))
+		}
+		for i := range 400 {
+			batch = append(batch, message("e0", fmt.Sprint("author ", i), 2))
+		}
+		r.send(t, batch...)
+		<-time.After(200 * time.Millisecond)
+		_, err := r.PassControl(t.Context(), delivery.ControlChange{Entity: entity("e0"), AppID: "app", AuthorID: "author 200", Owner: delivery.Owner{Type: delivery.Agent}})
+		require.NoError(t, err)
+		settles.n.Store(0)
+		<-time.After(150 * time.Millisecond)
+		require.Len(t, b.requests(), 2+len(batch))
+		require.Less(t, settles.n.Load(), int64(400/delivery.DefaultConcurrency))
+		for _, q := range b.requests() {
+			want := map[string]any{"type": "BOT", "appId": "app"}
+			if q.event["author"].(map[string]any)["id"] == "author 200" {
+				want = map[string]any{"type": "AGENT"}
+			}
+			require.Equal(t, want, q.event["owner"])
+		}
+	})
+}

@@ -44,6 +44,7 @@ type lane struct {
 	under     int   // staged, running or waiting for their second try
 	running   int
 	staged    []*task // start after the next reply
+	asking    []*task // staged, and those that may start next: whose conversation it is is asked
 	retries   []*task
 	tried     map[string]*task // under way, by stream id: they do not expire
 	reapAt    int64            // when to look for what has expired, in ms of the store's clock; 0: never

@@ -35,9 +35,9 @@ func (l *lane) settle() bool {
 	l.failing = len(l.outcomes) > 0 && l.failing
 	l.heard(call.state, began)
 	l.append(call)
-	for i, t := range l.staged[:len(call.got)] {
+	for i, t := range l.asking[:len(call.got)] {
 		if t.tries == 0 { // a second try says who owned the conversation at the first
-			t.owner = call.got[i]
+			t.owner, t.fresh, t.version = call.got[i], began, l.state.version
 		}
 	}
 	if call.rested {
@@ -85,7 +85,10 @@ func (l *lane) settleCall() *settleCall {
 		call.trialFailed = strconv.FormatInt(l.trialFail, 10)
 	}
 	l.askForExpired(call)
-	for _, t := range l.staged {
+	if l.asking = append(l.asking[:0], l.staged...); len(l.staged) > 0 {
+		l.asking = l.lines.heads(l.asking, askAhead)
+	}
+	for _, t := range l.asking {
 		call.owners = append(call.owners, t.author)
 	}
 	call.quiet = quiet && (room == 0 || rest) && call.ramp == "" && call.trialFailed == "" && call.reap == 0 && len(call.owners) == 0

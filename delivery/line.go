@@ -8,7 +8,7 @@ import (
 
 // Read-ahead of one registration: an author with more waiting than this may delay the registration's other authors.
 const (
-	readAheadEvents = 4096
+	readAheadEvents = 8192
 	readAheadBytes  = 8 << 20
 	readBatch       = 512
 )
@@ -57,6 +57,20 @@ func (q *lines) next() *task {
 	q.ready = q.ready[1:]
 	ln.busy = true
 	return q.pop(ln)
+}
+
+// heads appends to list the events that may start next, up to n.
+func (q *lines) heads(list []*task, n int) []*task {
+	for _, author := range q.ready {
+		if n == 0 {
+			break
+		}
+		if ln := q.m[author]; ln != nil && !ln.busy && len(ln.tasks) > 0 {
+			list = append(list, ln.tasks[0])
+			n--
+		}
+	}
+	return list
 }
 
 // putBack undoes next: the event is again the first of its author. One whose line was dropped meanwhile is dropped, too.

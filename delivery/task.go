@@ -15,6 +15,7 @@ const (
 	maxTries   = 2
 	retryDelay = 200 * time.Millisecond
 	retryMax   = 2 * time.Second
+	askAhead   = 256                    // events that may start next, whose owners are asked together with those of events that start now
 	freshFor   = 100 * time.Millisecond // how long what a reply said may be acted on without asking again
 )
 
