@@ -11,7 +11,9 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -59,7 +61,7 @@ type plainConn struct {
 
 // speaksPlainly says whether plain makes a try: what it leaves to http.Transport is rare, and better in its hands.
 func (p call) speaksPlainly() bool {
-	if p.to.Scheme != "http" || p.fresh || len(p.body) > maxPlainBody {
+	if p.to.Scheme != "http" || p.fresh || len(p.body) > maxPlainBody || strings.HasSuffix(p.to.Host, ":") {
 		return false
 	}
 	for i := range len(p.to.Host) {
@@ -152,21 +154,17 @@ func (h *plain) keep(c *plainConn) {
 	}
 }
 
-// sweep closes what has been idle for long, or was closed by the bot.
+// sweep closes what has been idle for long: of each host's connections the first, since the last are used first.
 func (h *plain) sweep() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for host, list := range h.kept {
-		stay := list[:0]
-		for _, c := range list {
-			if !h.closed && time.Since(c.idle) < h.idleTime && c.alive() {
-				stay = append(stay, c)
-			} else {
-				_ = c.Close()
-			}
+		old := 0
+		for old < len(list) && (h.closed || time.Since(list[old].idle) >= h.idleTime) {
+			_ = list[old].Close()
+			old++
 		}
-		clear(list[len(stay):])
-		if h.kept[host] = stay; len(stay) == 0 {
+		if h.kept[host] = slices.Delete(list, 0, old); old == len(list) {
 			delete(h.kept, host)
 		}
 	}
@@ -184,14 +182,6 @@ func (h *plain) close() {
 	}
 	h.mu.Unlock()
 	h.sweep()
-}
-
-// alive says whether a connection that is idle could still be used.
-func (c *plainConn) alive() bool {
-	_ = c.SetDeadline(time.Time{}) // that of the last try may be over
-	alive := false
-	err := c.raw.Read(func(fd uintptr) bool { alive = silent(fd); return true })
-	return err == nil && alive
 }
 
 // silent says that there is nothing to read: the bot has neither closed the connection nor said anything unasked.
@@ -222,8 +212,8 @@ func (c *plainConn) Read(b []byte) (int, error) {
 
 // exchange sends the request and reads the header of the answer. Its error is errStale where nothing was sent, because the bot is done with the connection.
 func (c *plainConn) exchange(ctx context.Context, request []byte, deadline time.Time) (*http.Response, error) {
+	_ = c.SetDeadline(deadline) // that of the last try may be over. An error of a connection shows when it is used
 	c.stop = context.AfterFunc(ctx, c.abort)
-	_ = c.SetDeadline(deadline) // an error of a connection shows when it is used
 	sending := c.send(request)
 	if errors.Is(sending, errStale) {
 		return nil, sending

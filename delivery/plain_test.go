@@ -93,6 +93,35 @@ func TestIdleConnectionOutlivesTheTimeoutOfItsTry(t *testing.T) {
 	require.EqualValues(t, 1, bot.conns.Load())
 }
 
+// A try whose lane has lost its lease must end, over a new connection as over one that was kept.
+func TestTryEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	bot := startWildBot(t, func(b *wildBot, conn net.Conn, n int64) {
+		in := bufio.NewReader(conn)
+		if n == 2 && b.read(in) != nil {
+			b.say(conn, acceptedAnswer)
+		}
+		b.read(in)
+		b.gone(conn)
+	})
+	r := outward(t, func(c *delivery.Config) { c.DeliveryTimeout = 20 * time.Second })
+	try := r.Trier(registration("e", "app", func(r *delivery.Registration) { r.CallbackURL = bot.url("/") }), message("e", "ann", 1).Body)
+	for n := range int64(3) {
+		ctx, cancel := context.WithCancel(t.Context())
+		if n != 1 { // the second is answered
+			go func() {
+				soon(t, func() bool { return bot.requests.Load() == n+1 }, "the request")
+				cancel()
+			}()
+		}
+		began := time.Now()
+		require.Equal(t, n == 1, try(ctx) == "")
+		require.Less(t, time.Since(began), 10*time.Second)
+		cancel()
+	}
+	require.EqualValues(t, 2, bot.conns.Load())
+}
+
 func TestIdleConnectionsAreClosedInTime(t *testing.T) {
 	t.Parallel()
 	bot := startWildBot(t, accepting)
