@@ -25,15 +25,40 @@ func (l *lane) defers() bool {
 	return l.plain == len(l.outcomes) && l.plain < settleBatch/4 && st.State == health.Healthy && st.Verified && !l.releasing && time.Now().Before(l.settleBy)
 }
 
-// awaited is when to look at what has ended, or to settle it, if that is before due. It belongs to the mutex.
-func (l *lane) awaited(due time.Time) time.Time {
+// wait sleeps until something happens or is due.
+func (l *lane) wait() {
+	select {
+	case <-l.nudge:
+		return
+	default:
+	}
+	due := l.renewed.Add(renewEvery)
 	if len(l.outcomes) > 0 {
-		due = earlier(due, l.settleBy)
+		due = l.settleBy // a renewal, and the end, come with it
+	} else if idle := l.idleAt(); l.under == 0 && l.lines.events == 0 && idle.Before(due) {
+		due = idle
 	}
-	if len(l.finished) > 0 {
-		due = earlier(due, l.c.beatAfter(l.finished[0].at))
+	due = l.nextStart(due)
+	if l.reapAt > 0 {
+		if at := l.reapTime(); at.Before(due) {
+			due = at
+		}
 	}
-	return due
+	l.mu.Lock()
+	if l.quiet = l.calm(); !l.quiet && len(l.finished) > 0 {
+		l.mu.Unlock()
+		return
+	}
+	if l.wakes = due; len(l.finished) > 0 { // since the turn began
+		l.wakes = earlier(due, l.c.beatAfter(l.finished[0].at))
+	}
+	l.timer.Reset(max(time.Until(l.wakes), 0))
+	l.mu.Unlock()
+	select {
+	case <-l.nudge:
+		l.timer.Stop()
+	case <-l.timer.C:
+	}
 }
 
 // handIn takes the end of a try. A lane that is calm looks at it at the next beat.
@@ -41,8 +66,9 @@ func (l *lane) handIn(f finished) {
 	l.mu.Lock()
 	l.finished = append(l.finished, f)
 	quiet := l.quiet && f.o.acknowledged()
-	if quiet && len(l.finished) == 1 {
-		l.timer.Reset(time.Until(l.c.beatAfter(f.at)))
+	if at := l.c.beatAfter(f.at); quiet && at.Before(l.wakes) {
+		l.wakes = at
+		l.timer.Reset(time.Until(at))
 	}
 	l.mu.Unlock()
 	if !quiet {

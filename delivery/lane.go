@@ -28,8 +28,9 @@ type lane struct {
 	mu       sync.Mutex
 	inbox    []offered
 	finished []finished
-	more     bool // the queue may hold events after the cursor
-	quiet    bool // nobody waits for the end of a try: the lane need not be woken for one
+	more     bool      // the queue may hold events after the cursor
+	wakes    time.Time // when the timer ends
+	quiet    bool      // nobody waits for the end of a try: the lane need not be woken for one
 
 	take_     bool // the lease is not ours yet: the first settle claims it
 	view      *view
@@ -368,36 +369,4 @@ func (l *lane) idleAt() time.Time {
 		at = l.pace.next
 	}
 	return at
-}
-
-// wait sleeps until something happens or is due.
-func (l *lane) wait() {
-	select {
-	case <-l.nudge:
-		return
-	default:
-	}
-	due := l.renewed.Add(renewEvery)
-	if idle := l.idleAt(); l.under == 0 && l.lines.events == 0 && idle.Before(due) {
-		due = idle
-	}
-	due = l.nextStart(due)
-	if l.reapAt > 0 {
-		if at := l.reapTime(); at.Before(due) {
-			due = at
-		}
-	}
-	l.mu.Lock()
-	if l.quiet = l.calm(); !l.quiet && len(l.finished) > 0 {
-		l.mu.Unlock()
-		return
-	}
-	due = l.awaited(due)
-	l.timer.Reset(max(time.Until(due), 0))
-	l.mu.Unlock()
-	select {
-	case <-l.nudge:
-		l.timer.Stop()
-	case <-l.timer.C:
-	}
 }

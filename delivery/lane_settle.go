@@ -40,6 +40,7 @@ func (l *lane) settle() bool {
 			t.owner, t.fresh, t.version = call.got[i], began, l.state.version
 		}
 	}
+	clear(l.asking)
 	if call.rested {
 		l.c.slots.rested(&l.share)
 		l.judgeNow()

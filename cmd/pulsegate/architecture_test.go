@@ -37,7 +37,7 @@ var confined = map[string][]string{
 	"github.com/google/uuid":                  {"gateway/*", "delivery/*"},
 	"github.com/go-json-experiment/json":      {"gateway/*", "delivery/*"},
 	"golang.org/x/":                           {"gateway/*", "delivery/*", "notify/*"},
-	"net/http":                                {"cmd/pulsegate/*", "gateway/*", "notify/*", "delivery/http.go"},
+	"net/http":                                {"cmd/pulsegate/*", "gateway/*", "notify/*", "delivery/http.go", "delivery/http_plain.go"},
 	"github.com/alicebob/miniredis":           {"cmd/pulsegate/embedded.go"},
 	"github.com/emersion/go-smtp":             {"cmd/pulsegate/sink.go"},
 	"github.com/alecthomas/kong":              {"cmd/pulsegate/*"},

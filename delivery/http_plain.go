@@ -214,6 +214,9 @@ func (c *plainConn) Read(b []byte) (int, error) {
 func (c *plainConn) exchange(ctx context.Context, request []byte, deadline time.Time) (*http.Response, error) {
 	_ = c.SetDeadline(deadline) // that of the last try may be over. An error of a connection shows when it is used
 	c.stop = context.AfterFunc(ctx, c.abort)
+	if err := ctx.Err(); err != nil {
+		return nil, err // nothing may be sent: somebody else may be delivering already
+	}
 	sending := c.send(request)
 	if errors.Is(sending, errStale) {
 		return nil, sending
@@ -226,7 +229,9 @@ func (c *plainConn) exchange(ctx context.Context, request []byte, deadline time.
 	if res.Body == http.NoBody {
 		body.end()
 	} else if end := time.Now().Add(drainTime); end.Before(deadline) {
-		_ = c.SetReadDeadline(end)
+		if _ = c.SetReadDeadline(end); ctx.Err() != nil {
+			c.abort() // what it did may have been undone
+		}
 	}
 	res.Body = body
 	return res, nil

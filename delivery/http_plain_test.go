@@ -122,6 +122,21 @@ func TestTryEndsWithItsContext(t *testing.T) {
 	require.EqualValues(t, 2, bot.conns.Load())
 }
 
+// Nothing is sent for a try whose lease has gone before it began, though there is a connection.
+func TestTryWhoseContextHasEndedIsNotMade(t *testing.T) {
+	t.Parallel()
+	bot := startWildBot(t, accepting)
+	r := outward(t)
+	try := r.Trier(registration("e", "app", func(r *delivery.Registration) { r.CallbackURL = bot.url("/") }), message("e", "ann", 1).Body)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 50 {
+		require.Empty(t, try(t.Context()))
+		require.NotEmpty(t, try(ended))
+	}
+	require.EqualValues(t, 50, bot.requests.Load())
+}
+
 func TestIdleConnectionsAreClosedInTime(t *testing.T) {
 	t.Parallel()
 	bot := startWildBot(t, accepting)
