@@ -59,12 +59,15 @@ func TestIdleConnectionThatChangedIsNotUsed(t *testing.T) {
 	t.Parallel()
 	for name, then := range map[string]string{"closed": "", "spoken": "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n"} {
 		t.Run(name, func(t *testing.T) {
-			done := make(chan struct{}, 3)
+			answered, done := make(chan struct{}, 3), make(chan struct{}, 3)
 			bot := startWildBot(t, func(b *wildBot, conn net.Conn, _ int64) {
 				in := bufio.NewReader(conn)
 				b.read(in)
 				b.say(conn, acceptedAnswer)
-				time.Sleep(20 * time.Millisecond) // the answer has been taken in
+				select {
+				case <-answered:
+				case <-t.Context().Done():
+				}
 				if b.say(conn, then); then == "" {
 					_ = conn.Close()
 				}
@@ -74,6 +77,7 @@ func TestIdleConnectionThatChangedIsNotUsed(t *testing.T) {
 			_, try := plainTrier(t, bot)
 			for range 3 {
 				try()
+				answered <- struct{}{}
 				<-done
 			}
 			require.EqualValues(t, 3, bot.conns.Load())
@@ -88,7 +92,7 @@ func TestIdleConnectionOutlivesTheTimeoutOfItsTry(t *testing.T) {
 	_, try := plainTrier(t, bot, func(c *delivery.Config) { c.DeliveryTimeout = 200 * time.Millisecond })
 	for range 2 {
 		try()
-		time.Sleep(250 * time.Millisecond)
+		<-time.After(250 * time.Millisecond)
 	}
 	require.EqualValues(t, 1, bot.conns.Load())
 }
