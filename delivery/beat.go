@@ -13,16 +13,20 @@ const beat = 5 * time.Millisecond
 // beatAfter is the first of these moments after at.
 func (c *Carrier) beatAfter(at time.Time) time.Time { return at.Add(beat - at.Sub(c.born)%beat) }
 
+// well says that an acknowledgement changes nothing but counts.
+func (s laneState) well() bool {
+	st := s.reading.Standing
+	return st.State == health.Healthy && st.Verified
+}
+
 // calm says that nobody waits for what the end of a try brings: neither an event, nor a verdict, nor another holder of the lease.
 func (l *lane) calm() bool {
-	st := l.state.reading.Standing
-	return st.State == health.Healthy && st.Verified && l.lines.events == 0 && len(l.retries) == 0 && !l.refused && !l.releasing && !l.more
+	return l.state.well() && l.lines.events == 0 && len(l.retries) == 0 && !l.refused && !l.releasing && !l.more
 }
 
 // defers says that what is to be settled can wait for the next beat: acknowledgements of a bot in good health, and not many.
 func (l *lane) defers() bool {
-	st := l.state.reading.Standing
-	return l.plain == len(l.outcomes) && l.plain < settleBatch/4 && st.State == health.Healthy && st.Verified && !l.releasing && time.Now().Before(l.settleBy)
+	return l.plain == len(l.outcomes) && l.plain < settleBatch/4 && l.state.well() && !l.releasing && time.Now().Before(l.settleBy)
 }
 
 // wait sleeps until something happens or is due.
@@ -40,9 +44,7 @@ func (l *lane) wait() {
 	}
 	due = l.nextStart(due)
 	if l.reapAt > 0 {
-		if at := l.reapTime(); at.Before(due) {
-			due = at
-		}
+		due = earlier(due, l.reapTime())
 	}
 	l.mu.Lock()
 	if l.quiet = l.calm(); !l.quiet && len(l.finished) > 0 {

@@ -3,14 +3,11 @@ package delivery
 import (
 	"slices"
 	"strings"
-
-	"github.com/pulsegate/pulsegate/health"
 )
 
 // plain says that a call settles acknowledged deliveries of a bot that is HEALTHY, and asks for nothing.
 func (c *settleCall) plain() bool {
-	st := c.state.reading.Standing
-	return c.quiet && c.state.stamp != "" && st.State == health.Healthy && st.Verified && len(c.outcomes) > 0 &&
+	return c.quiet && c.state.stamp != "" && c.state.well() && len(c.outcomes) > 0 &&
 		!slices.ContainsFunc(c.outcomes, func(d settled) bool { return !d.plain() })
 }
 
