@@ -32,31 +32,41 @@ func (c *Carrier) judge(ctx context.Context, id RegID, r health.Reading) (bool, 
 }
 
 // transitionEntries are what a transition owes to the world: a notice, and when a bot becomes DOWN, the job that hands its
-// conversations over.
+// conversations over. A transition that nobody is told of is only listed: that is the first acknowledgement of each new bot, for one.
 func transitionEntries(id RegID, t health.Transition) []health.OutboxEntry {
 	base := fmt.Sprintf("%x-%%s-%s-%d-%d", int(id.shard()), digest(id.member()), t.Number, t.At)
-	entries := []health.OutboxEntry{entryJSON(id, fmt.Sprintf(base, "t"), EntryTransition, t.At, t)}
+	notice := newEntry(id, fmt.Sprintf(base, "t"), EntryTransition, t.At, t)
+	if !t.Notice {
+		notice.State, notice.DoneAt = EntryKept, t.At
+	}
+	entries := []health.OutboxEntry{notice.stored(true)}
 	if t.Kind == health.ToDown {
 		job := Job{HandoffKind: AutomaticHandoff, Before: t.At, Reason: "down"}
-		e := entryJSON(id, fmt.Sprintf(base, "j"), EntryJob, t.At, job)
-		e.Listed = false
-		entries = append(entries, e)
+		entries = append(entries, newEntry(id, fmt.Sprintf(base, "j"), EntryJob, t.At, job).stored(false))
 	}
 	return entries
 }
 
-func entryJSON(id RegID, entryID string, kind EntryKind, at int64, data any) health.OutboxEntry {
+func newEntry(id RegID, entryID string, kind EntryKind, at int64, data any) Entry {
 	raw, err := json.Marshal(data)
 	if err != nil {
 		raw = []byte("{}") // plain structs of texts and numbers: cannot happen
 	}
-	e := Entry{
+	return Entry{
 		ID: entryID, Kind: kind, CompanyKey: id.CompanyKey, NetworkKey: id.NetworkKey, ExternalID: id.ExternalID, AppID: id.AppID,
 		At: at, Data: raw, State: EntryPending,
 	}
+}
+
+// stored is the entry as a transition writes it.
+func (e Entry) stored(listed bool) health.OutboxEntry {
+	return health.OutboxEntry{ID: e.ID, Owed: e.State == EntryPending, Listed: listed, JSON: e.json()}
+}
+
+func (e Entry) json() []byte {
 	text, err := json.Marshal(e)
 	if err != nil {
 		text = []byte("{}")
 	}
-	return health.OutboxEntry{ID: entryID, Listed: true, JSON: text}
+	return text
 }

@@ -67,7 +67,7 @@ func (e effects) resetText() string {
 
 // entryTail is an outbox entry as JSON without its brace and its time, which the script puts in front.
 func entryTail(id RegID, entryID string, kind EntryKind, data any) string {
-	text := string(entryJSON(id, entryID, kind, 0, data).JSON)
+	text := string(newEntry(id, entryID, kind, 0, data).json())
 	return strings.Replace(text[1:], `"at":0,`, "", 1)
 }
 

@@ -111,6 +111,7 @@ func (s *Store) Read(ctx context.Context, keys []Keys) ([]Reading, error) {
 // OutboxEntry is one entry that a transition puts into the outbox.
 type OutboxEntry struct {
 	ID     string
+	Owed   bool // somebody is to act on it; else it has had its end already, and is listed only
 	Listed bool // people may list it
 	JSON   []byte
 }
@@ -126,7 +127,7 @@ func (s *Store) Transit(ctx context.Context, k Keys, r Reading, v Verdict, entri
 		rampWidth(r, v), t.At, next.Notices.text(),
 	}
 	for _, e := range entries(t) {
-		argv = append(argv, e.ID, flag(e.Listed), e.JSON)
+		argv = append(argv, e.ID, flag(e.Owed), flag(e.Listed), e.JSON)
 	}
 	keys := []string{k.Standing, k.Window, k.Judge, k.Due, k.Notices, k.OutData, k.Told, k.Out, k.Ledger}
 	done, err := s.transition.Run(ctx, s.client, keys, argv...).Int()

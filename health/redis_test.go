@@ -67,8 +67,8 @@ func (w *world) transit(r health.Reading) bool {
 		text, err := json.Marshal(t)
 		require.NoError(w.t, err)
 		return []health.OutboxEntry{
-			{ID: fmt.Sprint("notice ", t.Number), Listed: true, JSON: text},
-			{ID: fmt.Sprint("job ", t.Number), JSON: []byte(`{"job":true}`)},
+			{ID: fmt.Sprint("notice ", t.Number), Owed: true, Listed: true, JSON: text},
+			{ID: fmt.Sprint("job ", t.Number), Owed: true, JSON: []byte(`{"job":true}`)},
 		}
 	})
 	require.NoError(w.t, err)
@@ -204,7 +204,7 @@ func TestOfManyReplicasOneMakesTheTransition(t *testing.T) {
 			replicas.Go(func() {
 				v := rules.Judge(r.Standing, r.Counts, r.At)
 				results[i], _ = health.NewStore(s.client, rules).Transit(t.Context(), w.keys, r, v, func(health.Transition) []health.OutboxEntry {
-					return []health.OutboxEntry{{ID: fmt.Sprint("from ", i), Listed: true, JSON: []byte("{}")}}
+					return []health.OutboxEntry{{ID: fmt.Sprint("from ", i), Owed: true, Listed: true, JSON: []byte("{}")}}
 				})
 			})
 		}

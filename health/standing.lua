@@ -20,13 +20,10 @@ local function note_state(led, was, is)
   if is ~= 'HEALTHY' then redis.call('HINCRBY', led, 's:' .. is, 1) end
 end
 
--- Puts an entry into the outbox: out (id -> when it is due), outd (id -> JSON; # -> how many are pending) and, when people may list it, told (id -> time).
--- The lists keep the last 10,000 entries; one that is still due is never dropped, but leaves when it is done.
+-- Lets people list an entry that stands in outd (id -> JSON): in told (id -> time).
+-- The lists keep the last 10,000 entries; one that is still due in out is never dropped, but leaves when it is done.
 local LISTED = 10000
-local function outbox_put(out, outd, told, id, at, json)
-  redis.call('HSET', outd, id, json)
-  if redis.call('ZADD', out, num(at), id) == 1 then redis.call('HINCRBY', outd, '#', 1) end
-  if not told then return end
+local function outbox_list(out, outd, told, id, at)
   redis.call('ZADD', told, num(at), id)
   local over = redis.call('ZCARD', told) - LISTED
   if over > 0 then
@@ -36,6 +33,13 @@ local function outbox_put(out, outd, told, id, at, json)
       redis.call('HDEL', outd, old)
     end
   end
+end
+
+-- Puts an entry into the outbox: outd (# -> how many are pending), out (id -> when it is due) and, when people may list it, told.
+local function outbox_put(out, outd, told, id, at, json)
+  redis.call('HSET', outd, id, json)
+  if redis.call('ZADD', out, num(at), id) == 1 then redis.call('HINCRBY', outd, '#', 1) end
+  if told then outbox_list(out, outd, told, id, at) end
 end
 
 -- When the timer must look at the registration again: when an outcome leaves, when a pause ends over an empty window, when debugging ends.

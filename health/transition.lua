@@ -1,6 +1,7 @@
 -- Makes one transition, if the facts that it was judged on still hold.
 -- KEYS st win judge due notices outd told out led
--- ARGV span member · number a0 f0 fmin min (the facts) · state verified pausedUntil incident downSince stillDown ramp at notices · entries, each: id listed json
+-- ARGV span member · number a0 f0 fmin min (the facts) · state verified pausedUntil incident downSince stillDown ramp at notices · entries, each: id owed listed json (owed: somebody is to act on it;
+--   else it has had its end, and is listed only)
 -- Returns 1, or 0 when a fact has changed: judge again.
 -- Commit point: a crash before it leaves the judgement to the timer; after it the outbox owes the notice.
 redis.call('ZREM', KEYS[3], '') -- a removal first: a full Redis lets the rest through
@@ -26,8 +27,13 @@ window_close(w)
 v[1], v[3] = ARGV[8], ARGV[10]
 local look = judge_at(w, v)
 if look > 0 then redis.call('ZADD', KEYS[3], num(math.max(look, now + 1)), ARGV[2]) else redis.call('ZREM', KEYS[3], ARGV[2]) end
-for i = 17, #ARGV, 3 do
-  local notice = ARGV[i + 1] == '1' -- else a job
-  outbox_put(notice and KEYS[5] or KEYS[8], KEYS[6], notice and KEYS[7], ARGV[i], tonumber(at), ARGV[i + 2])
+for i = 17, #ARGV, 4 do
+  local id, listed, json = ARGV[i], ARGV[i + 2] == '1', ARGV[i + 3] -- a notice is listed, a job is not
+  if ARGV[i + 1] == '1' then
+    outbox_put(listed and KEYS[5] or KEYS[8], KEYS[6], listed and KEYS[7], id, tonumber(at), json)
+  else
+    redis.call('HSET', KEYS[6], id, json)
+    outbox_list(KEYS[5], KEYS[6], KEYS[7], id, tonumber(at))
+  end
 end
 return 1
