@@ -229,6 +229,9 @@ func (s *stack) botsPart() *part {
 	return nil
 }
 
+// benchRest is how long a part rests after the warm-up: each bot's first acknowledgement sets off a verdict, and what is measured begins after those.
+const benchRest = 300 * time.Millisecond
+
 // warm sends the events that are not measured, and waits for them: connections are open then, and what is cached is cached.
 func (s *stack) warm(ctx context.Context, generator *part, l benchLoad) error {
 	load, err := generator.follow(ctx, func(loadReport) {})
@@ -247,6 +250,9 @@ func (s *stack) warm(ctx context.Context, generator *part, l benchLoad) error {
 	s.tally.arrived = report.Distinct
 	if load.Refused > 0 || report.Distinct < expected {
 		return fmt.Errorf("warm %s up: %d events refused (%s), %d of %d came to the bots", s.kind, load.Refused, load.Sample, report.Distinct, expected)
+	}
+	if !pause(ctx, benchRest) {
+		return ctx.Err()
 	}
 	return nil
 }
