@@ -26,7 +26,9 @@ func (c *Carrier) judge(ctx context.Context, id RegID, r health.Reading) (bool, 
 	if done {
 		c.metrics.transitions.WithLabelValues(string(made.Kind)).Inc()
 		c.log.Info("health changed", "registration", id.member(), "from", made.From, "to", made.To, "kind", string(made.Kind), "reason", made.Reason)
-		c.changed()
+		if made.Notice { // nothing is owed without one
+			c.changed()
+		}
 	}
 	return true, nil
 }

@@ -121,14 +121,12 @@ func healthText(h delivery.Health) string {
 
 // happenings are the transitions and the mails of a second.
 func (s *timeline) happenings() []string {
-	s.mu.Lock()
-	entries := s.entries
-	s.entries = nil
-	s.mu.Unlock()
+	entries, err := s.replicas[0].Outbox().List(s.t.Context(), "acme", 1000, delivery.EntryTransition)
+	require.NoError(s.t, err)
 	var lines []string
-	for _, e := range entries {
+	for _, e := range slices.Backward(entries) {
 		var t health.Transition
-		if e.Kind != delivery.EntryTransition || s.seenIDs[e.ID] {
+		if s.seenIDs[e.ID] {
 			continue
 		}
 		s.seenIDs[e.ID] = true

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -93,8 +92,6 @@ type timeline struct {
 	bot      *storyBot
 	mails    *storyMailbox
 	platform *storyPlatform
-	mu       sync.Mutex
-	entries  []delivery.Entry
 
 	reg     delivery.Registration
 	exists  bool
@@ -162,15 +159,9 @@ func openTimeline(t testing.TB) *timeline {
 	s.mails.serve(t, mails)
 	serveOver(t, platform, s.platform.serve)
 	client := storyStore(t)
-	s.join = func() *delivery.Carrier { return storyReplica(t, client, s.bot.pipes, mails, platform, s.note) }
+	s.join = func() *delivery.Carrier { return storyReplica(t, client, s.bot.pipes, mails, platform) }
 	s.replicas = append(s.replicas, s.join())
 	return s
-}
-
-func (s *timeline) note(e delivery.Entry) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.entries = append(s.entries, e)
 }
 
 // do carries out one order.

@@ -282,21 +282,6 @@ func (p *storyPlatform) take() []platformCall {
 	return calls
 }
 
-// tappedOutbox notes the transitions that are taken from it.
-type tappedOutbox struct {
-	delivery.Outbox
-	note func(delivery.Entry)
-}
-
-// Take implements delivery.Outbox.
-func (o tappedOutbox) Take(ctx context.Context, n int, lease time.Duration) ([]delivery.Entry, error) {
-	entries, err := o.Outbox.Take(ctx, n, lease)
-	for _, e := range entries {
-		o.note(e)
-	}
-	return entries, err
-}
-
 // storyStore returns a client of a store in memory that follows fake time.
 func storyStore(t testing.TB) redis.UniversalClient {
 	m := miniredis.NewMiniRedis()
@@ -324,7 +309,7 @@ func storyClient(t testing.TB, m *miniredis.Miniredis) redis.UniversalClient {
 }
 
 // storyReplica runs a carrier and a notifier on the store until the test ends.
-func storyReplica(t testing.TB, client redis.UniversalClient, bot, mails, platform *pipes, note func(delivery.Entry)) *delivery.Carrier {
+func storyReplica(t testing.TB, client redis.UniversalClient, bot, mails, platform *pipes) *delivery.Carrier {
 	sealer, err := delivery.NewSealer([]byte("0123456789abcdef0123456789abcdef"))
 	require.NoError(t, err)
 	carrier, err := delivery.New(delivery.Config{
@@ -336,7 +321,7 @@ func storyReplica(t testing.TB, client redis.UniversalClient, bot, mails, platfo
 	require.NoError(t, err)
 	care := plain.Through(platform.dial)
 	notifier, err := notify.New(notify.Config{
-		Outbox: tappedOutbox{carrier.Outbox(), note}, SMTPURL: "smtp://mail.example:25", MailFrom: "Pulsegate <gate@example.net>",
+		Outbox: carrier.Outbox(), SMTPURL: "smtp://mail.example:25", MailFrom: "Pulsegate <gate@example.net>",
 		Platform: care, TagIDs: map[string]int64{"parent": 10, "standard": 11, "automatic": 12, "maintenance": 13}, Dial: mails.dial,
 	})
 	require.NoError(t, err)
