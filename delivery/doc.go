@@ -72,6 +72,7 @@
 //   - The outbox is a sorted set of due times over a hash of entries, not a stream with a consumer group: each entry has its own backoff
 //     and its own takeover time, a slow one never blocks another, and there is no group that could be lost. Replicas poll it twice a
 //     second with the same call that looks for due work, and signal themselves at once for what they wrote.
+//     A transition that nobody is told of never lies in it: it is listed as kept in the step that makes it.
 //   - Rules about registrations are checked in Go against one version of the entity, and stored only if it is still that version. So the
 //     rules are plain functions, and two replicas cannot break them together.
 //   - A lane of another replica hears of new events by a published message; if that is lost, its renewal finds them within 2 s.
