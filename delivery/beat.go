@@ -39,8 +39,8 @@ func (l *lane) wait() {
 	due := l.renewed.Add(renewEvery)
 	if len(l.outcomes) > 0 {
 		due = l.settleBy // a renewal, and the end, come with it
-	} else if idle := l.idleAt(); l.under == 0 && l.lines.events == 0 && idle.Before(due) {
-		due = idle
+	} else if l.under == 0 && l.lines.events == 0 {
+		due = earlier(due, l.idleAt())
 	}
 	due = l.nextStart(due)
 	if l.reapAt > 0 {

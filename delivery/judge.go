@@ -41,10 +41,10 @@ func transitionEntries(id RegID, t health.Transition) []health.OutboxEntry {
 	if !t.Notice {
 		notice.State, notice.DoneAt = EntryKept, t.At
 	}
-	entries := []health.OutboxEntry{notice.stored(true)}
+	entries := []health.OutboxEntry{notice.stored()}
 	if t.Kind == health.ToDown {
 		job := Job{HandoffKind: AutomaticHandoff, Before: t.At, Reason: "down"}
-		entries = append(entries, newEntry(id, fmt.Sprintf(base, "j"), EntryJob, t.At, job).stored(false))
+		entries = append(entries, newEntry(id, fmt.Sprintf(base, "j"), EntryJob, t.At, job).stored())
 	}
 	return entries
 }
@@ -61,8 +61,8 @@ func newEntry(id RegID, entryID string, kind EntryKind, at int64, data any) Entr
 }
 
 // stored is the entry as a transition writes it.
-func (e Entry) stored(listed bool) health.OutboxEntry {
-	return health.OutboxEntry{ID: e.ID, Owed: e.State == EntryPending, Listed: listed, JSON: e.json()}
+func (e Entry) stored() health.OutboxEntry {
+	return health.OutboxEntry{ID: e.ID, Owed: e.State == EntryPending, Listed: e.Kind != EntryJob, JSON: e.json()}
 }
 
 func (e Entry) json() []byte {

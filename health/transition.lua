@@ -1,7 +1,7 @@
 -- Makes one transition, if the facts that it was judged on still hold.
 -- KEYS st win judge due notices outd told out led
--- ARGV span member · number a0 f0 fmin min (the facts) · state verified pausedUntil incident downSince stillDown ramp at notices · entries, each: id owed listed json (owed: somebody is to act on it;
---   else it has had its end, and is listed only)
+-- ARGV span member · number a0 f0 fmin min (the facts) · state verified pausedUntil incident downSince stillDown ramp at notices
+--   · entries, each: id owed listed json (owed: somebody is to act on it; else it has had its end, and is listed only)
 -- Returns 1, or 0 when a fact has changed: judge again.
 -- Commit point: a crash before it leaves the judgement to the timer; after it the outbox owes the notice.
 redis.call('ZREM', KEYS[3], '') -- a removal first: a full Redis lets the rest through

@@ -31,7 +31,7 @@ func (s *shift) tellOnce(ctx context.Context, e delivery.Entry) delivery.Entry {
 	if err := json.Unmarshal(e.Data, &t); err != nil {
 		return s.noticeEnd(refuse(e, now, "the entry cannot be read"))
 	}
-	if !t.Notice {
+	if !t.Notice { // from a gateway that did not keep such a transition out of the outbox yet
 		return keep(e, now, "")
 	}
 	reg, err := s.registration(ctx, e)

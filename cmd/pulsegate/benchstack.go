@@ -251,10 +251,8 @@ func (s *stack) warm(ctx context.Context, generator *part, l benchLoad) error {
 	if load.Refused > 0 || report.Distinct < expected {
 		return fmt.Errorf("warm %s up: %d events refused (%s), %d of %d came to the bots", s.kind, load.Refused, load.Sample, report.Distinct, expected)
 	}
-	if !pause(ctx, benchRest) {
-		return ctx.Err()
-	}
-	return nil
+	pause(ctx, benchRest)
+	return ctx.Err()
 }
 
 // progress tells how far the generator and the bots are.
