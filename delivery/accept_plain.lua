@@ -5,8 +5,8 @@
 -- ARGV dupTTL maxEvents maxBytes window lease token (of claims) ctlTTL ongoing groups, then for each group version live token (of the lease that is held; '': a claim)
 --   member keys events, and for each event its kind and part in one, author, name, body, seen ('', or what stands under dup: part hash fate)
 -- Returns now, then for each group a line of lines: the id before its first event, and for each event taken in an id behind b (the bot owns the
--- conversation) or a (an agent does), s and what stood under dup, or r where that was another body. Where a lease was claimed, that with what the
--- lane must know: standing, acknowledgements in the window, cut, its fate, events waiting. At last what was sick.
+-- conversation) or a (an agent does), s and what stood under dup, or r where that was another body. Where a lease was claimed, that with a line of lines
+-- that the lane must know: stamp, acknowledgements in the window, cut, its fate, events waiting. At last what was sick.
 -- Commit point: the reply, as of accept.lua.
 local KEYS, ARGV, call, try = KEYS, ARGV, redis.call, redis.pcall
 local now = clock()
@@ -15,7 +15,7 @@ local dupTTL, maxEvents, maxBytes, span, lease, claimant = ARGV[1], tonumber(ARG
 local ctlTTL, ongoing = ARGV[7], tonumber(ARGV[8])
 local k, a = 1, 9
 local HELD = {'lo', 's', 'ql', 'qn', 'qb', 'c:accepted'}
-local FREE = {'lo', 's', 'ql', 'qn', 'qb', 'c:accepted', 'v', 'dbg', 'off', 'cut', 'cf', unpack(STANDING)}
+local FREE = {'lo', 's', 'ql', 'qn', 'qb', 'c:accepted', 'v', 'dbg', 'off', 'cut', 'cf', 'n', 'tf', 'rw', 'hd'}
 local accepted, bytes = 0, 0
 
 -- What came before of an event that was seen: s and that, or r when it had another body. nil when it was not seen, and is noted now.
@@ -74,11 +74,10 @@ local function is_free(v)
   return (v[1] or '') == '' and v[2] == 'HEALTHY' and (v[4] or '0') == '0' and v[7] == '1' and (v[8] or '0') == '0' and (v[9] or '') == ''
 end
 
--- What a lane must know to begin.
-local function lane_of(v, w, lines, waiting)
-  local all = {}
-  for i, f in ipairs(STANDING) do all[i] = f == 'qn' and waiting or v[i + 11] or '' end
-  return {lines, table.concat(all, '\n'), num(w.n[1]), v[10] or '', v[11] or '', waiting}
+-- What a lane must know to begin. Of the standing it is the stamp of settle.lua: all else follows from the bot's being well.
+local function lane_of(v, w, waiting)
+  local stamp = (v[12] or '') .. ' ' .. (v[13] or '') .. ' ' .. (v[8] or '') .. '  ' .. (v[14] or '') .. ' ' .. (v[15] or '')
+  return stamp .. '\n' .. num(w.n[1]) .. '\n' .. (v[10] or '') .. '\n' .. (v[11] or '') .. '\n' .. num(waiting)
 end
 
 -- Takes in events of a registration and claims it. Returns the group's reply, or nil.
@@ -89,7 +88,7 @@ local function begin(i, key, live, st, q, own, n, win, due, member)
   local lines = {}
   local taken = take(i, key, live, lines, st, q, own, v, n, due, member)
   lines = table.concat(lines, '\n')
-  return taken > 0 and lane_of(v, w, lines, num(taken)) or lines
+  return taken > 0 and {lines, lane_of(v, w, taken)} or lines
 end
 
 -- Takes in events of a registration that is held. Returns the group's reply, or nil, and whether nobody holds it.

@@ -3,6 +3,8 @@ package delivery
 import (
 	"slices"
 	"strings"
+
+	"github.com/pulsegate/pulsegate/health"
 )
 
 // What follows is about events that are as usual, which accept_plain.lua takes in.
@@ -82,9 +84,9 @@ func (g *acceptGroup) putPlain(a *argv) {
 func (g *acceptGroup) readPlain(now int64, reply any, token string) {
 	text, ok := reply.(string)
 	if !ok {
-		lane := toSlice(reply)
-		text = toText(lane[0])
-		g.claimed(0, now, append(lane[1:], nil), token)
+		claim := toSlice(reply)
+		text = toText(claim[0])
+		g.call.claims = append(g.call.claims, claimed{target: g.targets[0], token: token, lane: g.view.wellLane(now, toText(claim[1]))})
 	}
 	previous, rest, more := strings.Cut(text, "\n")
 	for _, ac := range g.events {
@@ -107,5 +109,15 @@ func (g *acceptGroup) readPlain(now int64, reply any, token string) {
 			ac.fates = []acceptedFate{{target: g.targets[0], fate: Queued, sid: line[1:], previous: previous}}
 			previous = line[1:]
 		}
+	}
+}
+
+// wellLane is what the lane of a bot in good health must know to begin, as accept_plain.lua says it.
+func (v *view) wellLane(now int64, text string) laneState {
+	f := strings.SplitN(text, "\n", 5)
+	stamp := strings.Split(f[0], " ")
+	return laneState{
+		version: v.version, reading: health.WellReading(now, toInt(stamp[0]), int(toInt(stamp[4])), f[1]), stamp: f[0],
+		cut: f[2], cutFate: Fate(f[3]), waiting: toInt(f[4]), lease: leaseTime,
 	}
 }

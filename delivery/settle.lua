@@ -273,7 +273,7 @@ local function group(g)
   local v = r.v
   local stamp = (v[HOT.n] or '') .. ' ' .. (v[HOT.tf] or '') .. ' ' .. (v[HOT.dbg] or '') .. ' ' .. (v[HOT.off] or '') .. ' ' .. (v[HOT.rw] or '') .. ' ' .. (v[HOT.hd] or '')
   local standing = ''
-  if stamp ~= g.stamp or g.eventful or v[HOT.s] ~= 'HEALTHY' or v[HOT.v] ~= '1' then standing = reg_standing(r) end
+  if stamp ~= g.stamp or g.eventful or r.w.f > 0 or v[HOT.s] ~= 'HEALTHY' or v[HOT.v] ~= '1' then standing = reg_standing(r) end
   local line = (rested and 'rest\n' or 'ok\n') .. (redis.call('HGET', g.reg, 'ver') or '0') .. '\n' .. num(ends - now) .. '\n' .. get(r, 'qn') .. '\n' .. g.handed .. '\n' ..
     (v[HOT.cut] or '') .. '\n' .. (v[HOT.cf] or '') .. '\n' .. num(expiry(g, r, holding(r))) .. '\n' .. counts .. '\n' .. stamp
   reg_close(r, now)

@@ -2,6 +2,7 @@ package delivery_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
@@ -153,6 +154,32 @@ func TestSparseEventsOfAWellBotAreUsual(t *testing.T) {
 	c, err := pair[0].Control(t.Context(), entity("e"), "author 10")
 	require.NoError(t, err)
 	require.Equal(t, delivery.Owner{Type: delivery.Bot, AppID: "app"}, c.Owner, "a conversation that was new")
+}
+
+// TestFailureOfABotThatWasWell: of a bot that is well a lane is told only that. When it fails, its transition knows what people were told before.
+func TestFailureOfABotThatWasWell(t *testing.T) {
+	onBothStores(t, func(t *testing.T, client redis.UniversalClient) {
+		b := newBot(t)
+		r := startReplica(t, client, b)
+		require.NoError(t, r.Create(t.Context(), registration("e", "app")))
+		for n := range 3 {
+			r.settled(t, r.send(t, message("e", "ann", n))[0].ID)
+		}
+		standing := onlyKey(t, client, "pg:*:st:*")
+		soon(t, func() bool { return client.HGet(t.Context(), standing, "lo").Val() == "" }, "the lane to rest")
+		told := strings.Repeat(fmt.Sprint(" ", r.Now().Add(-time.Minute).UnixMilli()), 4)
+		require.NoError(t, client.HSet(t.Context(), standing, "nt", "0 0"+told).Err())
+		b.status(http.StatusNotFound)
+		r.settled(t, r.send(t, message("e", "ann", 3))[0].ID)
+		soon(t, func() bool { return r.healthOf(t, "app").Standing.State == health.Degraded }, "the transition")
+		listed, err := r.Outbox().List(t.Context(), "acme", 10, delivery.EntryTransition)
+		require.NoError(t, err)
+		var made health.Transition
+		require.NoError(t, json.Unmarshal(listed[0].Data, &made))
+		require.Equal(t, health.Healthy, made.From)
+		require.True(t, made.Held, "people were told four times within the hour")
+		require.True(t, r.healthOf(t, "app").Standing.Notices.Flapping(r.Now()))
+	})
 }
 
 // TestLeaseThatHasGoneIsNoticed when all else is as usual: what was delivered is not settled, and whoever has the lease now is told of new events.

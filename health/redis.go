@@ -172,6 +172,15 @@ func ParseReading(now int64, standing, counts string) Reading {
 	return readingOf(fromMillis(strconv.FormatInt(now, 10)), strings.Split(standing, "\n"), strings.Fields(counts))
 }
 
+// WellReading is the reading of a bot that is HEALTHY, verified, judged and not debugging, as far as a lane goes by it: the time in ms, the number of
+// its last transition, the width of its ramp, and the counts between blanks. What it was before, and what people were told, is not in it.
+func WellReading(now, number int64, ramp int, counts string) Reading {
+	return Reading{
+		At: time.UnixMilli(now), Counts: parseCounts(strings.Fields(counts)), Notes: Notes{RampWidth: ramp},
+		Standing: Standing{State: Healthy, Verified: true, Judged: true, Number: number},
+	}
+}
+
 // Heard is the reading at a later time, with other counts, of a bot whose standing is as it was.
 func (r Reading) Heard(now int64, counts string) Reading {
 	c := parseCounts(strings.Fields(counts))
