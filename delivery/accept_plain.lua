@@ -16,7 +16,8 @@ local ctlTTL, ongoing = ARGV[7], tonumber(ARGV[8])
 local k, a = 1, 9
 local HELD = {'lo', 's', 'ql', 'qn', 'qb', 'c:accepted'}
 local FREE = {'lo', 's', 'ql', 'qn', 'qb', 'c:accepted', 'v', 'dbg', 'off', 'cut', 'cf', 'n', 'tf', 'rw', 'hd'}
-local accepted, bytes = 0, 0
+-- A table: to a local of ours that functions assign to, the in-process store's Lua is not true once an error was caught.
+local sum = {events = 0, bytes = 0}
 
 -- What came before of an event that was seen: s and that, or r when it had another body. nil when it was not seen, and is noted now.
 local function seen_before(dup, seen)
@@ -43,7 +44,9 @@ local function take(i, key, live, lines, st, q, own, v, n, due, member)
     local ok, owner, _, new = pcall(conversation, times, ctl, live, name)
     if not ok or owner ~= 'BOT' and owner ~= 'AGENT' then break end
     local dup = seen ~= '' and KEYS[key + 2]
-    local before = dup and seen_before(dup, seen)
+    local known, before = true, nil
+    if dup then known, before = alone(dup, seen_before, dup, seen) end
+    if not known then break end
     if before then
       lines[e] = before
     else
@@ -64,7 +67,7 @@ local function take(i, key, live, lines, st, q, own, v, n, due, member)
       call('ZADD', due, ends, member)
     end
     call('HSET', st, unpack(set))
-    accepted, bytes = accepted + taken, bytes + added
+    sum.events, sum.bytes = sum.events + taken, sum.bytes + added
   end
   return taken
 end
@@ -83,8 +86,9 @@ end
 -- Takes in events of a registration and claims it. Returns the group's reply, or nil.
 local function begin(i, key, live, st, q, own, n, win, due, member)
   local v = try('HMGET', st, unpack(FREE))
-  local w = claimant ~= '' and is_free(v) and window_calm(win, now, span)
-  if not w then return nil end
+  if claimant == '' or not is_free(v) then return nil end
+  local ok, w = pcall(window_calm, win, now, span)
+  if not ok or not w then return nil end
   local lines = {}
   local taken = take(i, key, live, lines, st, q, own, v, n, due, member)
   lines = table.concat(lines, '\n')
@@ -110,8 +114,8 @@ for g = 1, tonumber(ARGV[9]) do
   reply[g + 1] = answer or ''
   k, a = k + 6 + keys, a + 6 + 5 * n
 end
-if accepted > 0 then
-  call('HINCRBY', KEYS[1], 'qn', num(accepted)); call('HINCRBY', KEYS[1], 'qb', num(bytes)); call('HINCRBY', KEYS[1], 'c:accepted', num(accepted))
+if sum.events > 0 then
+  call('HINCRBY', KEYS[1], 'qn', num(sum.events)); call('HINCRBY', KEYS[1], 'qb', num(sum.bytes)); call('HINCRBY', KEYS[1], 'c:accepted', num(sum.events))
 end
 reply[#reply + 1] = SICK
 return reply

@@ -157,13 +157,13 @@ func (l *lane) unstage() {
 	l.staged = nil
 }
 
-// leave ends the lane's part in the tries in flight.
+// leave ends the lane's part in the tries in flight. Those that are still under way hold their slots until they end.
 func (l *lane) leave() {
 	for range l.staged {
 		l.c.slots.give(&l.share, 0)
 	}
 	l.staged = nil
-	l.c.slots.leave(&l.share)
+	l.c.slots.unwanted(&l.share)
 }
 
 // sweep settles waiting events that have a fate without a try, a batch at a time.

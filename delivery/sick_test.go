@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -127,6 +128,73 @@ func TestSickRegistrationKeepsNothingFromOthers(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A value that the scripts did not write concerns its own registration: those in the same call get their events, the books balance, and the server
+// goes on answering.
+func TestStrangeValueKeepsNothingFromOthers(t *testing.T) {
+	cases := map[string]func(s *sabotage, sick string){
+		"the ids of events": func(s *sabotage, sick string) {
+			for _, name := range allKeys(s.t, s.client, "pg:*:dup:acme:whatsapp:"+sick+":*") {
+				s.do("DEL", name)
+				s.do("LPUSH", name, "what nobody understands")
+			}
+		},
+		"more counts than there are kinds": func(s *sabotage, sick string) {
+			at := windowAt(s, sick)
+			s.do("HSET", s.key("win", sick), "sum", fmt.Sprintf("120000 %d %d 2", at-120, at-130), (at-130)%120, fmt.Sprint(at-130, strings.Repeat(" 1", 12)))
+		},
+		"a window that began long ago": func(s *sabotage, sick string) {
+			s.do("HSET", s.key("win", sick), "sum", fmt.Sprintf("120000 %d 1 2", windowAt(s, sick)))
+		},
+	}
+	for name, spoil := range cases {
+		t.Run(name, func(t *testing.T) {
+			onBothStores(t, func(t *testing.T, client redis.UniversalClient) {
+				b := newBot(t)
+				r := startReplica(t, client, b)
+				exts := sameShard(t, client, r, 4)
+				sick := exts[2]
+				for _, ext := range exts {
+					r.settled(t, r.send(t, withID(message(ext, "ann", 0), "first"))[0].ID)
+				}
+				r.settled(t, r.send(t, withID(message(sick, "ann", 1), "known"))[0].ID)
+				gate := make(chan struct{})
+				open := sync.OnceFunc(func() { close(gate) })
+				t.Cleanup(open)
+				b.answers(func(request) int { <-gate; return 202 })
+				send := func(n int) {
+					var mixed []delivery.Incoming
+					for _, ext := range exts {
+						mixed = append(mixed, withID(message(ext, "ben", n), fmt.Sprint("of ben ", n)))
+					}
+					mixed = append(mixed, withID(message(sick, "ann", 1), "known"))
+					for i, rc := range r.Accept(t.Context(), "acme", mixed) {
+						if i < len(exts) {
+							require.NoError(t, rc.Err, i)
+						}
+					}
+				}
+				send(2)
+				spoil(&sabotage{t: t, client: client}, sick)
+				send(3)
+				open()
+				soon(t, func() bool { return verify(t, client).Queued == 0 }, "all to be delivered")
+				send(4) // when the lanes rest, or soon after
+				soon(t, func() bool { return verify(t, client).Queued == 0 }, "all to be delivered")
+				require.Empty(t, verify(t, client).Findings)
+				require.EqualValues(t, 4+1+3*4, verify(t, client).Fates[delivery.Delivered])
+			})
+		})
+	}
+}
+
+// windowAt is the last slot seen of the window of an entity's app.
+func windowAt(s *sabotage, ext string) (at int64) {
+	sum := s.client.HGet(s.t.Context(), s.key("win", ext), "sum").Val()
+	_, err := fmt.Sscan(strings.Fields(sum)[1], &at)
+	require.NoError(s.t, err)
+	return at
 }
 
 // sameShard registers an app at n entities that lie in one shard.

@@ -122,10 +122,11 @@ func (s *slots) give(sh *share, after time.Duration) {
 	s.serve(now)
 }
 
-// unwanted gives back what was granted to a lane that has no use for it now.
+// unwanted ends a lane's waiting for a slot, and gives back what was granted to it: it has no use for one now.
 func (s *slots) unwanted(sh *share) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	sh.queued = false
 	if sh.granted == 0 {
 		return
 	}
@@ -134,14 +135,6 @@ func (s *slots) unwanted(sh *share) {
 		s.back(sh, now)
 	}
 	s.serve(now)
-}
-
-// leave ends a share; tries may still hold slots of it.
-func (s *slots) leave(sh *share) {
-	s.unwanted(sh)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	sh.queued = false
 }
 
 // inFlight is how many slots are taken.

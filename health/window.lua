@@ -31,7 +31,7 @@ end
 local function window_expire(w)
   local edge = w.slot - SLOTS
   if w.oldest == 0 or w.oldest > edge then return end
-  local k, oldest = w.oldest, 0
+  local k, oldest = math.max(w.oldest, w.at - SLOTS + 1), 0 -- whatever stands there: as far as the window is long, and no further
   while k <= w.at and oldest == 0 do
     local fields = {}
     for j = k, math.min(k + 15, w.at) do fields[#fields + 1] = num(j % SLOTS) end
@@ -127,7 +127,7 @@ local function window_close(w)
   window_live(w, at)
 end
 
--- The window as it nearly always is: nothing in it failed. nil when it is not so. It is read by pcall: one that cannot be read is not calm.
+-- The window as it nearly always is: nothing in it failed. nil when it is not so, or when it cannot be read. To be called by pcall.
 local function window_calm(key, now, span)
   local slot = math.floor(now * SLOTS / span)
   local field = num(slot % SLOTS)
