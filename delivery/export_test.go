@@ -5,6 +5,9 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"runtime"
+	"strconv"
+	"sync"
 	"time"
 
 	"github.com/pulsegate/pulsegate/health"
@@ -108,3 +111,23 @@ func (c *Carrier) Trier(r Registration, body []byte) func(ctx context.Context) h
 
 // KeepConnections keeps idle connections for so long. Nothing may have been sent yet.
 func (c *Carrier) KeepConnections(d time.Duration) { c.caller.plain.idleTime = d }
+
+// SlotsHeld lets lanes come to few slots and leave again, with or without one, and returns how many slots are held when all have left.
+func SlotsHeld(lanes, rounds int) int {
+	s := newSlots(8)
+	var all sync.WaitGroup
+	for g := range lanes {
+		all.Go(func() {
+			for range rounds {
+				sh := s.join(RegID{AppID: strconv.Itoa(g)}, make(chan struct{}, 1))
+				if s.take(&sh, time.Now()) {
+					runtime.Gosched()
+					s.give(&sh, time.Millisecond)
+				}
+				s.unwanted(&sh)
+			}
+		})
+	}
+	all.Wait()
+	return s.inFlight()
+}

@@ -123,3 +123,8 @@ func TestBusyBotLeavesSlotsToTheOthers(t *testing.T) {
 func at(host string) func(*delivery.Registration) {
 	return func(r *delivery.Registration) { r.CallbackURL = "http://" + host + ".example/" + r.AppID }
 }
+
+// TestLanesThatLeaveHoldNoSlot, also when they are granted one as they leave the line.
+func TestLanesThatLeaveHoldNoSlot(t *testing.T) {
+	require.Zero(t, delivery.SlotsHeld(200, 2000))
+}
