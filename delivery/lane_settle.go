@@ -14,7 +14,9 @@ import (
 func (l *lane) settle() bool {
 	call := l.settleCall()
 	began := time.Now()
+	stop := l.cutAtLeaseEnd()
 	l.c.settles.do(call)
+	stop()
 	if call.err != nil {
 		return l.storeAway(call.err)
 	}
@@ -96,6 +98,21 @@ func (l *lane) settleCall() *settleCall {
 	return call
 }
 
+// cutAtLeaseEnd ends the lane's tries at the moment when its lease ends, should it still be waiting for the store then: from that moment on somebody
+// else may deliver. What it returns is to be called when it waits no more.
+func (l *lane) cutAtLeaseEnd() (stop func()) {
+	left := time.Until(l.leaseEnd)
+	if l.running == 0 || left > 2*storeTimeout { // no wait is longer: for the batch before, and for its own
+		return func() {}
+	}
+	end := time.AfterFunc(left, l.stopTries)
+	return func() {
+		if !end.Stop() {
+			l.releasing = true // its tries cannot begin any more, whatever the store said in the end
+		}
+	}
+}
+
 // storeAway keeps the outcomes and tries again later. Past the lease's end tries are ended: somebody else may deliver.
 func (l *lane) storeAway(err error) bool {
 	l.mu.Lock()
@@ -117,6 +134,7 @@ func (l *lane) storeAway(err error) bool {
 	l.backoff = min(max(2*l.backoff, 100*time.Millisecond), time.Second)
 	timer := time.NewTimer(l.backoff)
 	defer timer.Stop()
+	defer l.cutAtLeaseEnd()()
 	select {
 	case <-timer.C:
 	case <-l.c.store.reach.backOf(l.names.shard):

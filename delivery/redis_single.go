@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"time"
 
 	"github.com/pulsegate/pulsegate/health"
 )
@@ -11,10 +12,17 @@ import (
 // take a store that is well for one that is away.
 const singlesMost = 8
 
-// single makes a round trip on its own when its turn has come. Its time begins then.
+// singleWait is how long a lane or the timer waits for its turn. A lane renews no lease meanwhile: it must come to that in time, and then waits again.
+const singleWait = renewEvery / 2
+
+// single makes a round trip on its own when its turn has come. Its time begins then. When its turn does not come it returns errQueued.
 func (s *store) single(ctx context.Context, trip func(context.Context) error) error {
+	turn := time.NewTimer(singleWait)
+	defer turn.Stop()
 	select {
 	case s.singles <- struct{}{}:
+	case <-turn.C:
+		return errQueued
 	case <-ctx.Done():
 		return ctx.Err()
 	}
