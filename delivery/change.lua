@@ -29,7 +29,9 @@ if ARGV[8] ~= '0' then -- the window starts empty; what is left of a pause is ov
   note_state(KEYS[10], s, 'HEALTHY')
   redis.call('HDEL', KEYS[2], 'tf')
 end
-if ARGV[8] ~= '0' then redis.call('HINCRBY', KEYS[2], 'n', 1) end -- no judgement of the time before may still be carried out
+if ARGV[8] ~= '0' then -- no judgement of the time before may still be carried out, and no try of it counts
+  redis.call('HSET', KEYS[2], 'sn', redis.call('HINCRBY', KEYS[2], 'n', 1))
+end
 if ARGV[9] ~= '' then redis.call('HSET', KEYS[2], 'cut', q[3] or '0-0', 'cf', ARGV[9]) end
 if ARGV[10] == '' then redis.call('HDEL', KEYS[2], 'off') else redis.call('HSET', KEYS[2], 'off', ARGV[10]) end
 if ARGV[11] == 'close' then redis.call('HDEL', KEYS[2], 'in', 'ho', 'ud', 'f5') end

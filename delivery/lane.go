@@ -322,7 +322,7 @@ func (l *lane) conclude(t *task) {
 func (l *lane) finish(t *task, fate Fate) {
 	l.left(t)
 	l.lines.done(t.author)
-	l.outcomes = append(l.outcomes, t.settledAs(fate))
+	l.outcomes = append(l.outcomes, t.settledAs(fate, l.state.reading.Standing))
 }
 
 func (l *lane) limit() int {

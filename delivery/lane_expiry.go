@@ -99,7 +99,7 @@ func (l *lane) reaped(call *settleCall) {
 		t := l.unread(q)
 		t.dead, t.reg = true, l.reg
 		_, fate := l.dispose(t)
-		l.outcomes = append(l.outcomes, t.settledAs(fate))
+		l.outcomes = append(l.outcomes, t.settledAs(fate, l.state.reading.Standing))
 	}
 }
 

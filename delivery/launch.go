@@ -180,7 +180,7 @@ func (l *lane) sweep() {
 	for _, t := range tasks {
 		_, fate := l.dispose(t)
 		t.reg = l.reg
-		l.outcomes = append(l.outcomes, t.settledAs(fate))
+		l.outcomes = append(l.outcomes, t.settledAs(fate, st))
 	}
 	if cut && len(tasks) == 0 && !after(l.state.cut, l.cursor) {
 		l.swept = l.state.cut

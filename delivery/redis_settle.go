@@ -49,6 +49,7 @@ type settled struct {
 	counts  bool // enters the window
 	o       outcome
 	tries   int
+	began   int64 // number of the transition under which its last try did, or under which it has its fate without one
 	url     string
 	ev      *event // nil when it could not be read
 	body    []byte
@@ -235,7 +236,7 @@ func (c *settleCall) put(a *argv) {
 	c.putDelivered(a)
 	a.arg(len(c.outcomes) - c.delivered)
 	for i := range c.outcomes {
-		if d := &c.outcomes[i]; !d.plain() {
+		if d := &c.outcomes[i]; !c.simple(d) {
 			d.put(a, n)
 		}
 	}
@@ -250,22 +251,27 @@ func (d *settled) plain() bool {
 	return d.fate == Delivered && d.counts && d.origin == "" && !d.expires()
 }
 
+// simple says that an outcome is plain, and that its try began under the transition that the lane knows of: these are counted together.
+func (c *settleCall) simple(d *settled) bool {
+	return d.plain() && d.began == c.state.reading.Standing.Number
+}
+
 // putDelivered writes the acknowledged deliveries: how many they are, their ids, their records.
 func (c *settleCall) putDelivered(a *argv) {
 	c.delivered = 0
 	for i := range c.outcomes {
-		if c.outcomes[i].plain() {
+		if c.simple(&c.outcomes[i]) {
 			c.delivered++
 		}
 	}
 	a.arg(c.delivered)
 	for i := range c.outcomes {
-		if d := &c.outcomes[i]; d.plain() {
+		if d := &c.outcomes[i]; c.simple(d) {
 			a.args = append(a.args, &d.sid)
 		}
 	}
 	for i := range c.outcomes {
-		if d := &c.outcomes[i]; d.plain() {
+		if d := &c.outcomes[i]; c.simple(d) {
 			a.args = append(a.args, d.record())
 		}
 	}
@@ -298,7 +304,7 @@ func (d *settled) put(a *argv, n *names) {
 	if d.fate == Delivered {
 		body = nil
 	}
-	a.arg(d.sid, d.part, string(d.fate), kind, string(d.o.class), code, d.o.message, d.tries, d.o.latency.Milliseconds(), d.url, body, len(d.body))
+	a.arg(d.sid, d.part, string(d.fate), kind, string(d.o.class), code, d.o.message, d.tries, d.o.latency.Milliseconds(), d.url, body, len(d.body), d.began)
 	handoff, has := d.handoff && d.ev != nil, 0
 	if handoff {
 		has += withAuthor

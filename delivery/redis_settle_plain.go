@@ -8,7 +8,7 @@ import (
 // plain says that a call settles acknowledged deliveries of a bot that is HEALTHY, and asks for nothing.
 func (c *settleCall) plain() bool {
 	return c.quiet && c.state.stamp != "" && c.state.well() && len(c.outcomes) > 0 &&
-		!slices.ContainsFunc(c.outcomes, func(d settled) bool { return !d.plain() })
+		!slices.ContainsFunc(c.outcomes, func(d settled) bool { return !c.simple(&d) })
 }
 
 func (s *store) settlePlainScript(calls []*settleCall) settleScript {

@@ -2,7 +2,9 @@ package delivery_test
 
 import (
 	"fmt"
+	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -150,4 +152,64 @@ func TestAnotherReplicaGoesOnSuppressing(t *testing.T) {
 			require.Equal(t, delivery.Suppressed, other.settled(t, rc.ID).Fate)
 		}
 	})
+}
+
+// Outcomes of tries that began before a change counted in the window that it had emptied: a bot that was mended, or registered anew, went DOWN without
+// one request to it.
+func TestTriesFromBeforeAChangeSayNothingOfTheBotAfterIt(t *testing.T) {
+	put := func(t *testing.T, r *replica, change func(*delivery.Registration)) {
+		require.NoError(t, r.Put(t.Context(), registration("e", "app", change)))
+	}
+	changes := map[string]func(t *testing.T, r *replica){
+		"another address": func(t *testing.T, r *replica) { put(t, r, at("mended")) },
+		"another secret": func(t *testing.T, r *replica) {
+			put(t, r, func(reg *delivery.Registration) { reg.Credentials.Secret = "of its own" })
+		},
+		"registered anew": func(t *testing.T, r *replica) {
+			require.NoError(t, r.Delete(t.Context(), delivery.RegID{Entity: entity("e"), AppID: "app"}))
+			put(t, r, at("mended"))
+		},
+		"maintenance": func(t *testing.T, r *replica) {
+			put(t, r, func(reg *delivery.Registration) { reg.Mode = delivery.Maintenance })
+			put(t, r, func(reg *delivery.Registration) { reg.Mode = delivery.Live })
+		},
+	}
+	for name, change := range changes {
+		for _, late := range []int{http.StatusNotFound, http.StatusAccepted} {
+			t.Run(fmt.Sprint(name, ", ", late), func(t *testing.T) {
+				onBothStores(t, func(t *testing.T, client redis.UniversalClient) {
+					b := newBot(t)
+					r := startReplica(t, client, b)
+					require.NoError(t, r.Create(t.Context(), registration("e", "app")))
+					gate := make(chan struct{})
+					open := sync.OnceFunc(func() { close(gate) })
+					t.Cleanup(open)
+					var tries atomic.Int64
+					b.answers(func(request) int {
+						if tries.Add(1) <= 12 { // the first tries; another follows each that failed
+							return http.StatusServiceUnavailable
+						}
+						<-gate
+						return late
+					})
+					for i := range 12 {
+						r.send(t, message("e", fmt.Sprint("a", i), i))
+					}
+					soon(t, func() bool { return tries.Load() == 24 }, "the second tries")
+					change(t, r)
+					b.status(http.StatusAccepted)
+					open()
+					soon(t, func() bool { return verify(t, client).Queued == 0 }, "all to have their fates")
+					h := r.healthOf(t, "app")
+					require.Equal(t, health.Healthy, h.Standing.State)
+					require.Zero(t, h.Counts.Acknowledged+h.Counts.Failed)
+					require.Nil(t, h.LastFailure)
+					require.Equal(t, delivery.Delivered, r.settled(t, r.send(t, message("e", "ann", 100))[0].ID).Fate)
+					require.EqualValues(t, 1, r.healthOf(t, "app").Counts.Acknowledged)
+					require.Zero(t, r.healthOf(t, "app").Counts.Failed)
+					balanced(t, client)
+				})
+			})
+		}
+	}
 }

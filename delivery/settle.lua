@@ -7,9 +7,9 @@ local KEYS, ARGV = KEYS, ARGV
 local ki, ai = 0, 8
 
 HOT = {lo = 1, le = 2, qn = 3, qb = 4, ['c:delivered'] = 5, s = 6, n = 7, v = 8, ['do'] = 9, dbg = 10, off = 11, tf = 12, rw = 13, hd = 14, cut = 15, cf = 16,
-  xp = 17, tl = 18, pu = 19}
+  xp = 17, tl = 18, pu = 19, sn = 20}
 read_hot = function(st)
-  return redis.call('HMGET', st, 'lo', 'le', 'qn', 'qb', 'c:delivered', 's', 'n', 'v', 'do', 'dbg', 'off', 'tf', 'rw', 'hd', 'cut', 'cf', 'xp', 'tl', 'pu')
+  return redis.call('HMGET', st, 'lo', 'le', 'qn', 'qb', 'c:delivered', 's', 'n', 'v', 'do', 'dbg', 'off', 'tf', 'rw', 'hd', 'cut', 'cf', 'xp', 'tl', 'pu', 'sn')
 end
 
 redis.call('ZREM', KEYS[1], '') -- a removal first: a full Redis lets the rest through, so that it can drain
@@ -43,27 +43,33 @@ local function note_failure(g, r, o)
   put(r, 'f5', last)
 end
 
+-- Whether what began under a transition says something of the bot as it is registered now.
+local function is_ours(r, began) return began >= number(r, 'sn') end
+
 local function settle(g, r, o)
   if redis.call('XDEL', g.q, o.sid) == 0 then return end -- settled before: this is a repeat
   g.eventful = true -- from here on it has its fate, whatever cannot be written beside it
   add(r, 'qn', -1); add(r, 'qb', -tonumber(o.size)); add(r, 'c:' .. o.fate, 1)
   if o.expires then alone(g.member, redis.call, 'ZREM', g.x, o.sid) end
-  local kind = tonumber(o.kind)
-  if kind >= 0 then reg_count(r, kind, 1) end
-  if o.fate == 'delivered' then put(r, 'la', num(now)) end
-  if o.fate == 'failed' or o.fate == 'suppressed' then note_failure(g, r, o) end
+  local kind, ours = tonumber(o.kind), is_ours(r, tonumber(o.began))
+  if ours then
+    if kind >= 0 then reg_count(r, kind, 1) end
+    if o.fate == 'delivered' then put(r, 'la', num(now)) end
+    if o.fate == 'failed' or o.fate == 'suppressed' then note_failure(g, r, o) end
+  end
   local handed = ''
   if o.h then
     local _, done = alone(g.member, hand_off, o.h, now, o.fate)
     if done then
       handed = o.h.kind
-      add(r, 'ho', 1); g.handed = g.handed + 1
+      g.handed = g.handed + 1
+      if ours then add(r, 'ho', 1) end
     end
   end
   alone(g.member, note, g, r, o, handed)
 end
 
--- Settles the deliveries that were acknowledged, all in one step: ids and then records lie in ARGV from g.first on. Each is taken out of the queue
+-- Settles the deliveries that were acknowledged by tries that began under the transition of g.stamp, all in one step: ids and then records lie in ARGV from g.first on. Each is taken out of the queue
 -- by itself: what is not there any more was settled before, by a call whose reply was lost, or was forgotten by the store in a failover, and one
 -- XDEL for all would not tell which of them that is.
 local function settle_delivered(g, r)
@@ -77,8 +83,10 @@ local function settle_delivered(g, r)
   local fresh = #kept
   if fresh == 0 then return end
   add(r, 'qn', -fresh); add(r, 'qb', -bytes); add(r, 'c:delivered', fresh)
-  put(r, 'la', num(now))
-  reg_count(r, 0, fresh)
+  if is_ours(r, tonumber(string.match(g.stamp, '^%d+')) or 0) then
+    put(r, 'la', num(now))
+    reg_count(r, 0, fresh)
+  end
   alone(g.member, log_ok, r, g.okLog, kept, records)
 end
 
@@ -189,9 +197,9 @@ local NONE = {}
 -- Reads an outcome of the group g, behind the argument a and the key k. Returns it and where the next begins.
 local function read_outcome(g, a, k)
   local o = {sid = ARGV[a + 1], uuid = ARGV[a + 2], fate = ARGV[a + 3], kind = ARGV[a + 4], class = ARGV[a + 5], code = ARGV[a + 6], message = ARGV[a + 7],
-    tries = ARGV[a + 8], latency = ARGV[a + 9], url = ARGV[a + 10], body = ARGV[a + 11], size = ARGV[a + 12]}
-  local has = tonumber(ARGV[a + 13]) -- 1: a customer to hand off, 2: a time of its own in x, 4: an origin, of which it is a delivery made once more
-  a = a + 13
+    tries = ARGV[a + 8], latency = ARGV[a + 9], url = ARGV[a + 10], body = ARGV[a + 11], size = ARGV[a + 12], began = ARGV[a + 13]}
+  local has = tonumber(ARGV[a + 14]) -- 1: a customer to hand off, 2: a time of its own in x, 4: an origin, of which it is a delivery made once more
+  a = a + 14
   if has >= 4 then o.origin = ARGV[a + 1]; a = a + 1 end
   o.expires = has % 4 >= 2
   if has % 2 == 1 then

@@ -53,9 +53,12 @@ func newTask(q queuedEvent, p *Parser) *task {
 	return t
 }
 
-// settledAs is the task with its fate.
-func (t *task) settledAs(f Fate) settled {
-	d := settled{sid: t.sid, part: t.part, origin: t.origin, fate: f, o: t.last, tries: t.tries, ev: t.ev, body: t.body}
+// settledAs is the task with its fate, which it has under a transition if it was not tried.
+func (t *task) settledAs(f Fate, now health.Standing) settled {
+	d := settled{sid: t.sid, part: t.part, origin: t.origin, fate: f, o: t.last, tries: t.tries, began: now.Number, ev: t.ev, body: t.body}
+	if t.tries > 0 {
+		d.began = t.reading.Standing.Number
+	}
 	if t.reg != nil {
 		d.url = t.reg.CallbackURL
 		d.handoff = t.kind == 'm' && t.reg.Mode == Live && (f == Failed || f == Suppressed || f == Overflow || f == Expired)

@@ -3,6 +3,7 @@
 --   tf number of the transition whose trial failed · dbg debugging until · off 1 not judged, 2 deleted
 --   la last acknowledged · fc fa fr class, time, request id of the last failure · f5 last failed request ids
 --   ho handed off, ud undelivered, both since the incident began · rw ramp width · hd 1: holds events while DOWN · qn events waiting
+--   sn number of the transition from which on the window counts: outcomes of tries that began under an earlier one belong to what was before
 --   nt what is remembered of notices: whether people know of DOWN, when one was last held back, when the last ones went out
 local STANDING = {'s', 'si', 'pu', 'n', 'v', 'in', 'ds', 'sd', 'tf', 'dbg', 'off', 'la', 'fc', 'fa', 'fr', 'f5', 'ho', 'ud', 'rw', 'hd', 'qn', 'nt'}
 
