@@ -233,7 +233,7 @@ func (g *guard) problem(text string) string {
 	}
 	if p := u.Port(); p != "" {
 		if port, err = strconv.ParseUint(p, 10, 16); err != nil {
-			port = 0
+			return "callbackUrl: there is no port " + p + ": ports end at 65535"
 		}
 	}
 	if !openPort(uint16(port)) {

@@ -458,6 +458,15 @@ func TestControlPassesBothWays(t *testing.T) {
 		ctl, err := r.PassControl(t.Context(), delivery.ControlChange{Entity: entity("e1"), AppID: "app", AuthorID: "ann", Owner: delivery.Owner{Type: delivery.Agent}, Comment: "help"})
 		require.NoError(t, err)
 		require.Equal(t, []string{"Bot Handoff", "Standard Bot Handoff"}, ctl.Tags)
+		again, err := r.PassControl(t.Context(), delivery.ControlChange{Entity: entity("e1"), AppID: "app", AuthorID: "ann", Owner: delivery.Owner{Type: delivery.Agent}, Comment: "please"})
+		require.NoError(t, err)
+		require.Equal(t, ctl.Tags, again.Tags)
+		for kind, comment := range map[delivery.EntryKind]string{delivery.EntryHandoff: "help", delivery.EntryControl: "please"} {
+			listed, err := r.Outbox().List(t.Context(), "acme", 10, kind)
+			require.NoError(t, err)
+			require.Len(t, listed, 1, "an agent has it already: the platform is told, and that is no handoff")
+			require.Contains(t, string(listed[0].Data), comment)
+		}
 		_, err = r.PassControl(t.Context(), delivery.ControlChange{Entity: entity("e1"), AppID: "app", AuthorID: "ann", Owner: delivery.Owner{Type: delivery.Bot, AppID: "app"}, LastUpdateTS: ctl.LastUpdated.UnixMilli() - 1})
 		require.ErrorIs(t, err, delivery.ErrStale)
 		r.send(t, delivery.Incoming{Body: []byte(`{"type":"control","owner":{"type":"BOT","appId":"app"},"coordinate":{"companyKey":"acme","networkKey":"whatsapp","externalId":"e1"},"author":{"id":"ann"}}`)})

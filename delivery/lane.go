@@ -56,8 +56,9 @@ type lane struct {
 	failing   bool      // outcomes holds a failure: nothing starts before it is judged
 	trialFail int64     // the number of the transition whose trial failed, or 0
 	born      time.Time
-	again     bool // what was heard is out of date: ask before anything starts
-	releasing bool // the lease ended, the process drains, or events are held: finish and give back
+	again     bool      // what was heard is out of date: ask before anything starts
+	changed   time.Time // and then by nothing that is known from before
+	releasing bool      // the lease ended, the process drains, or events are held: finish and give back
 	ramp      health.Ramp
 	share     share // of the tries in flight
 	asked     bool  // for a slot, in vain
@@ -180,6 +181,9 @@ func (l *lane) poke() {
 func (l *lane) take(o offered) {
 	l.mu.Lock()
 	l.inbox = append(l.inbox, o)
+	if o.kind == 'c' || o.kind == 'd' { // it says whose the conversation is
+		l.outdated()
+	}
 	l.mu.Unlock()
 	l.poke()
 }
@@ -188,10 +192,13 @@ func (l *lane) take(o offered) {
 func (l *lane) readOn() {
 	l.mu.Lock()
 	l.more = true
-	l.again = true
+	l.outdated()
 	l.mu.Unlock()
 	l.poke()
 }
+
+// outdated says that the registration or a conversation may have changed: nothing starts by what was heard before. The lane is locked.
+func (l *lane) outdated() { l.again, l.changed = true, time.Now() }
 
 func (l *lane) run() {
 	defer l.tries.Wait()

@@ -31,6 +31,9 @@ func (l *lane) settle() bool {
 	l.c.metrics.countSettled(call)
 	if call.handedOff > 0 {
 		l.c.changed()
+		l.mu.Lock()
+		l.outdated() // they are agents' now
+		l.mu.Unlock()
 	}
 	l.outcomes = slices.Delete(l.outcomes, 0, len(call.outcomes)) // their room is used again
 	l.plain = 0                                                   // if any are left they have waited long enough

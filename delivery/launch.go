@@ -76,12 +76,12 @@ func (l *lane) stage() {
 		return // the trial decides first
 	}
 	l.mu.Lock()
-	ask := l.again || l.failing || l.trialFail != 0
+	ask, changed := l.again || l.failing || l.trialFail != 0, l.changed
 	l.mu.Unlock()
 	for l.under < l.width() && len(l.outcomes) < settleBatch && l.lines.waits() && l.admits(now) {
 		t := l.lines.next()
 		l.under++
-		if !ask && l.mayStart(t, now) {
+		if !ask && t.fresh.After(changed) && l.mayStart(t, now) {
 			l.start(t)
 		} else {
 			l.staged = append(l.staged, t)

@@ -8,7 +8,7 @@ import (
 
 // Read-ahead of one registration: an author with more waiting than this may delay the registration's other authors.
 const (
-	readAheadEvents = 8192
+	readAheadEvents = 4096
 	readAheadBytes  = 8 << 20
 	readBatch       = 512
 )

@@ -43,21 +43,22 @@ func (c *Carrier) PassControl(ctx context.Context, ch ControlChange) (Control, e
 	if v.find(ch.AppID) == nil {
 		return Control{}, ErrNotFound
 	}
-	if err := c.store.passControl(ctx, ch); err != nil {
+	handedOff, err := c.store.passControl(ctx, v, ch)
+	if err != nil {
 		return Control{}, err
 	}
 	c.changed()
-	if ch.Owner.Type == Agent {
+	if handedOff {
 		c.metrics.countHandoffs(StandardHandoff, 1)
 	}
 	return c.store.control(ctx, ch.Entity, ch.AuthorID)
 }
 
-func (s *store) passControl(ctx context.Context, ch ControlChange) error {
+// passControl says whether that was a handoff.
+func (s *store) passControl(ctx context.Context, v *view, ch ControlChange) (bool, error) {
 	id := RegID{ch.Entity, ch.AppID}
 	sh := id.shard()
 	h := Handoff{AuthorID: ch.AuthorID, AuthorName: ch.AuthorName, Owner: ch.Owner, Comment: ch.Comment, Reason: "control"}
-	kind, child := EntryControl, ""
 	var in struct {
 		Coordinate struct {
 			MessageID string `json:"messageId"`
@@ -67,20 +68,26 @@ func (s *store) passControl(ctx context.Context, ch ControlChange) error {
 	if json.Unmarshal(ch.Body, &in) == nil { // only hints for the platform: a body that cannot be read has none
 		h.MessageID, h.Scope = in.Coordinate.MessageID, in.Coordinate.Scope
 	}
-	if ch.Owner.Type == Agent {
-		kind, h.HandoffKind, child = EntryHandoff, StandardHandoff, StandardHandoff.Tag()
-	}
+	standard := h
+	standard.HandoffKind = StandardHandoff
 	entryID := fmt.Sprintf("%s-c-%s", shardHex(sh), newPart(s.now().UnixMilli()))
-	keys := []string{ch.Entity.controlKey(ch.AuthorID), outKey(sh), outDataKey(sh), toldKey(sh, ch.Entity.CompanyKey, kind)}
-	reply, err := s.confirmed(ctx, s.scripts.control, keys, string(ch.Owner.Type), ch.Owner.AppID, ch.LastUpdateTS, ch.AuthorName,
-		controlTime.Milliseconds(), entryID, entryTail(id, entryID, kind, h), child)
+	company := ch.Entity.CompanyKey
+	a := &argv{}
+	a.key(ch.Entity.controlKey(ch.AuthorID), outKey(sh), outDataKey(sh), toldKey(sh, company, EntryControl), toldKey(sh, company, EntryHandoff))
+	a.arg(string(ch.Owner.Type), ch.Owner.AppID, ch.LastUpdateTS, ch.AuthorName, controlTime.Milliseconds(), entryID,
+		entryTail(id, entryID, EntryControl, h), entryTail(id, entryID, EntryHandoff, standard), StandardHandoff.Tag())
+	for _, reg := range v.regs {
+		a.key(reg.names.standing)
+		a.arg(reg.names.member)
+	}
+	reply, err := s.confirmed(ctx, s.scripts.control, a.keys, a.args...)
 	if err != nil {
-		return unavailable("pass control", err)
+		return false, unavailable("pass control", err)
 	}
-	if len(reply) > 0 && toText(reply[0]) == "stale" {
-		return ErrStale
+	if len(reply) < 2 || toText(reply[0]) == "stale" {
+		return false, ErrStale
 	}
-	return nil
+	return toText(reply[1]) == "1", nil
 }
 
 // jobBatch is how many conversations one script hands off, so that a job does not stall its shard.

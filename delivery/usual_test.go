@@ -1,6 +1,7 @@
 package delivery_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -239,6 +240,43 @@ func TestAcknowledgementsThatMeanMoreAreNotSettledAsPlain(t *testing.T) {
 		require.Zero(t, r.healthOf(t, "app").Counts.Acknowledged, "outcomes stay out of the window")
 		balanced(t, client)
 	})
+}
+
+// TestOwnerIsTheOneAtTheFirstTry, also for an event that was taken in a moment before the conversation changed hands: it waits for the one before it.
+func TestOwnerIsTheOneAtTheFirstTry(t *testing.T) {
+	control := func(owner string) delivery.Incoming {
+		in := message("e", "ann", 0)
+		in.Body = bytes.Replace(in.Body, []byte(`"type":"message"`), []byte(`"type":"control","owner":`+owner), 1)
+		return in
+	}
+	agent := delivery.ControlChange{Entity: entity("e"), AppID: "app", AuthorID: "ann", Owner: delivery.Owner{Type: delivery.Agent}}
+	changes := map[string]func(t *testing.T, here, there *replica){
+		"by the bot": func(t *testing.T, here, _ *replica) {
+			_, err := here.PassControl(t.Context(), agent)
+			require.NoError(t, err)
+		},
+		"by the bot, at another gateway": func(t *testing.T, _, there *replica) {
+			_, err := there.PassControl(t.Context(), agent)
+			require.NoError(t, err)
+		},
+		"by the source":                     func(t *testing.T, here, _ *replica) { here.send(t, control(`{"type":"AGENT"}`)) },
+		"by the source, at another gateway": func(t *testing.T, _, there *replica) { there.send(t, control(`{"type":"AGENT"}`)) },
+	}
+	for name, change := range changes {
+		t.Run(name, func(t *testing.T) {
+			client := newRedisServer(t)
+			b := newBot(t)
+			here, there := startReplica(t, client, b), startReplica(t, client, b)
+			require.NoError(t, here.Create(t.Context(), registration("e", "app")))
+			here.settled(t, here.send(t, message("e", "ann", 1))[0].ID)
+			b.answers(func(request) int { <-time.After(80 * time.Millisecond); return http.StatusAccepted })
+			here.send(t, message("e", "ann", 2), message("e", "ann", 3))
+			change(t, here, there)
+			soon(t, func() bool { return len(b.requests()) >= 3 }, "both to be tried")
+			require.Equal(t, "BOT", b.requests()[1].event["owner"].(map[string]any)["type"])
+			require.Equal(t, "AGENT", b.requests()[2].event["owner"].(map[string]any)["type"])
+		})
+	}
 }
 
 // writes counts how often something is written to a connection.
