@@ -95,8 +95,10 @@
 //     owner is the gateway's on messages; on a control event it is what the event tells, and on others it is passed on as it came.
 //   - On an entity with a LIVE bot a message whose owner is another bot becomes the LIVE bot's: the other could never answer.
 //   - A second try, and any event that waited, asks the store first: whether the bot is DOWN, whether the registration changed, and, for
-//     a first try, who owns the conversation. Only what was heard within 100 ms starts without asking;
-//     whoever asks, asks for the 256 events that may start next as well.
+//     a first try, who owns the conversation. Only what was heard within 100 ms starts without asking, and only if no change of the
+//     registration or of a conversation there was told of since; whoever asks, asks for the 256 events that may start next as well.
+//   - A lane never waits past its lease: for its turn to judge it waits a second, renews, and waits again. Should it be waiting for a store that does not
+//     answer when the lease ends, a timer ends its tries.
 //   - A blocked address gets no second try: no connection was opened, and none would be. A name is blocked if any of its addresses is, so
 //     that what becomes of a delivery does not hang on which of them was tried first.
 //   - A second try whose first had no answer goes over a new connection: a kept one may be dead without a sign of it (HTTP/2 above all,

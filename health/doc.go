@@ -77,6 +77,8 @@
 //     what has been counted leaves when it would have. Until the clock catches up, nothing leaves.
 //   - A window of another length starts empty: its slots mean other times.
 //   - Scripts count and compare facts; states, reasons, and whether people are told are decided here, in plain functions over values.
+//   - A change that empties the window is a transition, and the window counts from there on: the outcome of a try that began before says nothing of
+//     the bot as it is registered now. Its event has its fate all the same.
 //   - The first acknowledgement of a new registration is a transition to a verified HEALTHY without a notice. So the first failure after it is
 //     judged against something known, and nobody gets a mail because a bot was set up.
 //   - HEALTHY over an empty window is shown as unverified, but an idle bot that was verified keeps that in its standing, and needs no timer.
