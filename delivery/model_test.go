@@ -170,12 +170,21 @@ func (m *model) overdue(now time.Time) *made {
 	return nil
 }
 
-// counts are the outcomes in the window: each delivery that ended since it was emptied, once. emptied is when that was: of what ended in the
-// same millisecond nobody knows whether it was before or after.
+// began is when the last try of a delivery did, or when it got its fate without one.
+func (m *model) began(d *made) time.Time {
+	tries := m.triesOf(d.id)
+	if len(tries) == 0 || d.fate == delivery.Suppressed {
+		return d.ended
+	}
+	return slices.MaxFunc(tries, func(a, b *try) int { return a.at.Compare(b.at) }).at
+}
+
+// counts are the outcomes in the window: each delivery whose last try began since it was emptied, once. emptied is when that was: of what began in
+// the same millisecond nobody knows whether it was before or after.
 func (m *model) counts(now, emptied time.Time) (acknowledged, failed int64) {
 	slot := func(at time.Time) int64 { return at.UnixMilli() * 120 / modelWindow.Milliseconds() }
 	for _, d := range m.all {
-		if d.ended.IsZero() || !d.ended.After(emptied) || m.mode == delivery.Maintenance || slot(now)-slot(d.ended) >= 120 {
+		if d.ended.IsZero() || !m.began(d).After(emptied) || m.mode == delivery.Maintenance || slot(now)-slot(d.ended) >= 120 {
 			continue
 		}
 		switch d.fate {
