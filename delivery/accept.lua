@@ -108,7 +108,7 @@ local function enqueue(g, e, t, r, paused)
     redis.call('ZADD', g.s.due, num(now + lease), t.member)
   elseif not r.woken and string.match(holder, '^[^:]+') ~= replica then
     r.woken = true
-    redis.call('PUBLISH', 'pg:wake:' .. string.match(holder, '^[^:]+'), t.member)
+    wake(holder, t.member)
   end
   return id, prev
 end

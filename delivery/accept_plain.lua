@@ -86,9 +86,8 @@ end
 -- Takes in events of a registration and claims it. Returns the group's reply, or nil.
 local function begin(i, key, live, st, q, own, n, win, due, member)
   local v = try('HMGET', st, unpack(FREE))
-  if claimant == '' or not is_free(v) then return nil end
-  local ok, w = pcall(window_calm, win, now, span)
-  if not ok or not w then return nil end
+  local w = claimant ~= '' and is_free(v) and window_calm(win, now, span)
+  if not w then return nil end
   local lines = {}
   local taken = take(i, key, live, lines, st, q, own, v, n, due, member)
   lines = table.concat(lines, '\n')

@@ -46,7 +46,7 @@ if ARGV[13] ~= '' then
 end
 local holder, waiting = q[1] or '', tonumber(q[2]) or 0
 if holder ~= '' then
-  redis.call('PUBLISH', 'pg:wake:' .. string.match(holder, '^[^:]+'), member)
+  wake(holder, member)
 elseif waiting > 0 then
   redis.call('ZADD', KEYS[5], num(now), member)
 elseif json == '' then

@@ -18,6 +18,6 @@ redis.call('PEXPIRE', KEYS[1], ARGV[5])
 outbox_put(KEYS[2], KEYS[3], handoff and KEYS[5] or KEYS[4], ARGV[6], now, '{"at":' .. num(now) .. ',' .. (handoff and ARGV[8] or ARGV[7]))
 for i = 6, #KEYS do -- whoever has events of the author in hand asks again whose conversation it is
   local holder = redis.call('HGET', KEYS[i], 'lo') or ''
-  if holder ~= '' then redis.call('PUBLISH', 'pg:wake:' .. string.match(holder, '^[^:]+'), ARGV[4 + i]) end
+  if holder ~= '' then wake(holder, ARGV[4 + i]) end
 end
 return {num(now), handoff and '1' or ''}

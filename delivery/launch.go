@@ -81,7 +81,7 @@ func (l *lane) stage() {
 	for l.under < l.width() && len(l.outcomes) < settleBatch && l.lines.waits() && l.admits(now) {
 		t := l.lines.next()
 		l.under++
-		if !ask && t.fresh.After(changed) && l.mayStart(t, now) {
+		if !ask && l.mayStart(t, now, changed) {
 			l.start(t)
 		} else {
 			l.staged = append(l.staged, t)
@@ -89,9 +89,9 @@ func (l *lane) stage() {
 	}
 }
 
-// mayStart says whether what is known of the task is fresh enough to start without a round trip.
-func (l *lane) mayStart(t *task, now time.Time) bool {
-	if now.Sub(t.fresh) > freshFor || t.version != l.state.version || now.After(l.leaseEnd) {
+// mayStart says whether what is known of the task is fresh enough to start without a round trip: it is from after the last change that was told of.
+func (l *lane) mayStart(t *task, now, changed time.Time) bool {
+	if now.Sub(t.fresh) > freshFor || !t.fresh.After(changed) || t.version != l.state.version || now.After(l.leaseEnd) {
 		return false
 	}
 	d, _ := l.dispose(t)

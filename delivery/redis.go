@@ -43,6 +43,9 @@ var lookLua string
 //go:embed change.lua
 var changeLua string
 
+//go:embed wake.lua
+var wakeLua string
+
 //go:embed control.lua
 var controlLua string
 
@@ -125,9 +128,9 @@ func newStore(cfg Config) *store {
 		clock: newClock(cfg.Clock), reach: known, sick: newAilments(cfg.Log), replicas: cfg.Replicas, cluster: cluster, client: cfg.Client, health: health.NewStore(cfg.Client, cfg.Rules), sealer: cfg.Sealer, window: cfg.Rules.Window,
 		hold: cfg.HoldTime, lineage: cfg.Lineage, singles: make(chan struct{}, singlesMost),
 		scripts: scripts{
-			accept: lua(aloneLua, commonLua, conversationLua, acceptLua), acceptPlain: lua(aloneLua, conversationLua, acceptPlainLua), settle: lua(aloneLua, commonLua, settleLua),
-			settlePlain: lua(aloneLua, settlePlainLua), look: lua(lookLua), change: lua(aloneLua, commonLua, changeLua),
-			control: lua(controlLua), handoffs: lua(aloneLua, commonLua, handoffsLua), take: lua(takeLua), update: lua(updateLua), gather: lua(gatherLua), mark: lua(markLua),
+			accept: lua(aloneLua, commonLua, wakeLua, conversationLua, acceptLua), acceptPlain: lua(aloneLua, conversationLua, acceptPlainLua), settle: lua(aloneLua, commonLua, settleLua),
+			settlePlain: lua(aloneLua, settlePlainLua), look: lua(lookLua), change: lua(aloneLua, commonLua, wakeLua, changeLua),
+			control: lua(wakeLua, controlLua), handoffs: lua(aloneLua, commonLua, handoffsLua), take: lua(takeLua), update: lua(updateLua), gather: lua(gatherLua), mark: lua(markLua),
 			deed: lua(deedLua),
 		},
 	}

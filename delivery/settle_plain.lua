@@ -53,9 +53,8 @@ for g = 1, tonumber(ARGV[3]) do
   local st, win, member, n, line = KEYS[k + 1], KEYS[k + 2], ARGV[a + 3], tonumber(ARGV[a + 4]), ''
   local v = try('HMGET', st, 'lo', 'n', 'dbg', 'off', 'qn', 'qb', 'c:delivered', 'do')
   local plain = v[1] == ARGV[a + 1] and (v[2] or '') == ARGV[a + 2] and (tonumber(v[3] or '') or 0) == 0 and (v[4] or '') == '' and v[8] == today
-  local ok, w
-  if plain then ok, w = pcall(window_calm, win, now, span) end -- settle.lua mends one that nobody can read
-  if ok and w then
+  local w = plain and window_calm(win, now, span)
+  if w then
     local went, waiting, rests = alone(st, settle, st, KEYS[k + 3], KEYS[k + 4], v, w, a + 5, n, member, KEYS[k + 5])
     if went then line = (rests and 'rest\n' or 'ok\n') .. num(waiting) .. '\n' .. num(w.n[1]) end
   end

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/pulsegate/pulsegate/delivery"
@@ -264,17 +265,19 @@ func TestOwnerIsTheOneAtTheFirstTry(t *testing.T) {
 	}
 	for name, change := range changes {
 		t.Run(name, func(t *testing.T) {
-			client := newRedisServer(t)
-			b := newBot(t)
-			here, there := startReplica(t, client, b), startReplica(t, client, b)
-			require.NoError(t, here.Create(t.Context(), registration("e", "app")))
-			here.settled(t, here.send(t, message("e", "ann", 1))[0].ID)
-			b.answers(func(request) int { <-time.After(80 * time.Millisecond); return http.StatusAccepted })
-			here.send(t, message("e", "ann", 2), message("e", "ann", 3))
-			change(t, here, there)
-			soon(t, func() bool { return len(b.requests()) >= 3 }, "both to be tried")
-			require.Equal(t, "BOT", b.requests()[1].event["owner"].(map[string]any)["type"])
-			require.Equal(t, "AGENT", b.requests()[2].event["owner"].(map[string]any)["type"])
+			synctest.Test(t, func(t *testing.T) {
+				_, clients := newLines(t, 2)
+				b := newBot(t)
+				here, there := startReplica(t, clients[0], b), startReplica(t, clients[1], b)
+				require.NoError(t, here.Create(t.Context(), registration("e", "app")))
+				here.settled(t, here.send(t, message("e", "ann", 1))[0].ID)
+				b.answers(func(request) int { <-time.After(80 * time.Millisecond); return http.StatusAccepted })
+				here.send(t, message("e", "ann", 2), message("e", "ann", 3))
+				change(t, here, there)
+				soon(t, func() bool { return len(b.requests()) >= 3 }, "both to be tried")
+				require.Equal(t, "BOT", b.requests()[1].event["owner"].(map[string]any)["type"])
+				require.Equal(t, "AGENT", b.requests()[2].event["owner"].(map[string]any)["type"])
+			})
 		})
 	}
 }

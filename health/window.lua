@@ -127,11 +127,10 @@ local function window_close(w)
   window_live(w, at)
 end
 
--- The window as it nearly always is: nothing in it failed. nil when it is not so, or when it cannot be read. To be called by pcall.
-local function window_calm(key, now, span)
+local function window_read_calm(key, now, span)
   local slot = math.floor(now * SLOTS / span)
   local field = num(slot % SLOTS)
-  local seen = redis.pcall('HMGET', key, 'sum', field)
+  local seen = redis.call('HMGET', key, 'sum', field)
   if not seen[1] then return nil end
   local length, at, oldest, total = string.match(seen[1], '^(%d+) (%d+) (%d+) (%d+)$')
   if not total or tonumber(length) ~= span or slot < tonumber(at) then return nil end
@@ -139,6 +138,12 @@ local function window_calm(key, now, span)
   w.own = seen[2] and string.match(seen[2], '^' .. num(slot) .. ' (%d+)$')
   window_expire(w)
   return w
+end
+
+-- The window as it nearly always is: nothing in it failed. nil when it is not so, or when it cannot be read: who opens it as any window mends that.
+local function window_calm(key, now, span)
+  local ok, w = pcall(window_read_calm, key, now, span)
+  return ok and w or nil
 end
 
 -- Counts n acknowledgements into a calm window.
