@@ -8,6 +8,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -39,6 +41,13 @@ func TestBenchAccountsForEveryEvent(t *testing.T) {
 		require.Positive(t, row.Ratio)
 	}
 	require.NotContains(t, said, "ledger")
+	floor := figures.Rows[0].Floor
+	require.Len(t, floor, 1)
+	require.EqualValues(t, 300, floor[0].Accepted, said)
+	require.Zero(t, floor[0].Lost+floor[0].Refused+floor[0].Doubled, said)
+	require.Positive(t, floor[0].Peak["redis"])
+	require.Equal(t, figures.Rows[0].FloorRatio, figures.Bars[0].Floor)
+	require.Empty(t, figures.Rows[1].Floor, "no bar, no floor")
 }
 
 func TestBenchAtARateMeasuresUntilTheBot(t *testing.T) {
@@ -171,4 +180,26 @@ func TestPlotIsXMLWhateverWasMeasured(t *testing.T) {
 		}
 	}
 	require.Contains(t, string(main.PlotBench(main.BenchLadder{Registrations: 1000, Gateway: of(12_000)})), ">10,000<")
+}
+
+func TestFiguresOfABenchAreInTheREADME(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	require.NoError(t, err)
+	var walk func(reflect.Type)
+	walk = func(of reflect.Type) {
+		for of.Kind() == reflect.Slice || of.Kind() == reflect.Pointer {
+			of = of.Elem()
+		}
+		if of.Kind() != reflect.Struct {
+			return
+		}
+		for i := range of.NumField() {
+			field := of.Field(i)
+			if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name != "" {
+				require.Regexp(t, "`"+name+`(\[\])?`+"`", string(text), "%s.%s", of, field.Name)
+				walk(field.Type)
+			}
+		}
+	}
+	walk(reflect.TypeFor[main.BenchReport]())
 }

@@ -77,13 +77,13 @@ func (b *benchReport) printBars(out io.Writer) error {
 		return nil
 	}
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(table, "\nbar\trequired\tmeasured\t")
+	_, _ = fmt.Fprintln(table, "\nbar\trequired\tmeasured\tthe floor\t")
 	for _, bar := range b.Bars {
 		verdict := "NOT MET"
 		if bar.Met {
 			verdict = "met"
 		}
-		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", bar.Name, bar.Required, bar.Measured, verdict)
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", bar.Name, bar.Required, bar.Measured, orDash("%.2f", bar.Floor), verdict)
 	}
 	return table.Flush()
 }

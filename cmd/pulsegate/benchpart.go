@@ -118,6 +118,7 @@ func (p *part) end(limit time.Duration) (time.Duration, error) {
 const (
 	partGateway   = "gateway"
 	partRelay     = "relay"
+	partFloor     = "floor"
 	partGenerator = "generator"
 	partBots      = "bots"
 	partRedis     = "redis"

@@ -48,7 +48,9 @@ func (r *benchResult) usage(before, after usage, peaks map[string]int64) {
 }
 
 // path is the CPU time of what stands between generator and bots, in seconds per 1,000 events.
-func (r benchResult) path() float64 { return r.CPU[partGateway] + r.CPU[partRedis] + r.CPU[partRelay] }
+func (r benchResult) path() float64 {
+	return r.CPU[partGateway] + r.CPU[partRedis] + r.CPU[partRelay] + r.CPU[partFloor]
+}
 
 // ratio of two figures; 0 when it has none.
 func ratio(a, b float64) float64 {

@@ -15,10 +15,13 @@ type benchRow struct {
 	Batch         int64         `json:"batch"` // events of a request to the gateway
 	Straight      []benchResult `json:"straight"`
 	Relay         []benchResult `json:"relay"`
+	Floor         []benchResult `json:"floor,omitempty"` // the relay with the least of a store behind it
 	Gateway       []benchResult `json:"gateway"`
-	Ratios        []float64     `json:"ratios"`   // gateway to relay, turn by turn
-	Ratio         float64       `json:"ratio"`    // their median
-	CPURatio      float64       `json:"cpuRatio"` // CPU time of gateway and Redis to that of the relay, median of the turns
+	Ratios        []float64     `json:"ratios"`                  // gateway to relay, turn by turn
+	Ratio         float64       `json:"ratio"`                   // their median
+	CPURatio      float64       `json:"cpuRatio"`                // CPU time of gateway and Redis to that of the relay, median of the turns
+	FloorRatio    float64       `json:"floorRatio,omitempty"`    // floor to relay, median of the turns
+	FloorCPURatio float64       `json:"floorCpuRatio,omitempty"` // CPU time of the floor and its Redis to that of the relay, median of the turns
 	Yardstick     float64       `json:"yardstick"`
 	Void          bool          `json:"void"` // the relay is too slow beside the straight generator
 }
@@ -33,6 +36,10 @@ func (row *benchRow) add(kind string, r benchResult) {
 		row.Straight = append(row.Straight, r)
 	case partRelay:
 		row.Relay = append(row.Relay, r)
+	case partFloor:
+		row.Floor = append(row.Floor, r)
+		row.FloorRatio = medianRatio(row.Floor, row.Relay, func(r benchResult) float64 { return r.Rate })
+		row.FloorCPURatio = medianRatio(row.Floor, row.Relay, benchResult.path)
 	case partGateway:
 		row.Gateway = append(row.Gateway, r)
 		row.Ratios = append(row.Ratios, ratio(r.Rate, row.Relay[len(row.Relay)-1].Rate))

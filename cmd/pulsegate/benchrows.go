@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// rows measures cells turn by turn, and in each turn the straight generator, the relay and the gateway after each other, so that a drift
+// rows measures cells turn by turn, and in each turn the straight generator, the relay, the floor and the gateway after each other, so that a drift
 // of the machine meets all of them.
 func (r *benchRoom) rows(ctx context.Context, cells []benchCell) ([]benchRow, error) {
 	rows := make([]benchRow, len(cells))
@@ -28,10 +28,13 @@ func (r *benchRoom) rows(ctx context.Context, cells []benchCell) ([]benchRow, er
 	return rows, nil
 }
 
-// kinds are what takes its turn. The generator itself would wait for slow bots, which says nothing of the relay.
+// kinds are what takes its turn, the floor where there is a bar that it explains. The generator itself would wait for slow bots, which says nothing of the relay.
 func (c benchCell) kinds() []string {
 	if c.delay > 0 {
 		return []string{partRelay, partGateway}
+	}
+	if c.kind == cellClosed && throughputBar(c.name) > 0 {
+		return []string{partGenerator, partRelay, partFloor, partGateway}
 	}
 	return []string{partGenerator, partRelay, partGateway}
 }

@@ -10,7 +10,7 @@ import (
 
 // stackSetup says what stands between generator and bots.
 type stackSetup struct {
-	kind          string // partGenerator: nothing, partRelay or partGateway
+	kind          string // partGenerator: nothing, partRelay, partFloor or partGateway
 	registrations int64
 	numbers       int64         // of events, from 0 on, that the bots keep account of
 	delay         time.Duration // of the bots' answers
@@ -25,7 +25,7 @@ type stackSetup struct {
 type stack struct {
 	stackSetup
 	room   *benchRoom
-	store  *benchStore // of a gateway
+	store  *benchStore // of a gateway, or of the floor
 	parts  []*part     // bots first
 	target string      // where the generator posts to
 	bots   string      // address of the bots
@@ -59,6 +59,12 @@ func (s *stack) open(ctx context.Context) error {
 	switch s.kind {
 	case partRelay:
 		return s.openRelay()
+	case partFloor:
+		var err error
+		if s.store, err = openBenchStore(ctx, s.room.log); err != nil {
+			return err
+		}
+		return s.openRelay("--floor", s.store.redis.noted())
 	case partGateway:
 		return s.openGateway(ctx)
 	}
@@ -67,8 +73,10 @@ func (s *stack) open(ctx context.Context) error {
 }
 
 // openRelay starts the bare relay in front of the bots.
-func (s *stack) openRelay() error {
-	relay, err := launch(partRelay, s.room.streams.err, "bench-relay", "--bot", "http://"+s.bots+"/", "--workers", strconv.Itoa(max(s.relayWorkers, s.room.Connections)))
+func (s *stack) openRelay(settings ...string) error {
+	relay, err := launch(s.kind, s.room.streams.err, append([]string{
+		"bench-relay", "--bot", "http://" + s.bots + "/", "--workers", strconv.Itoa(max(s.relayWorkers, s.room.Connections)),
+	}, settings...)...)
 	if err != nil {
 		return err
 	}
@@ -126,7 +134,7 @@ func (s *stack) close(ctx context.Context) (benchLedger, error) {
 	if _, err := endAll(parts); err != nil {
 		return benchLedger{}, err
 	}
-	if s.store == nil {
+	if s.kind != partGateway {
 		return benchLedger{}, nil
 	}
 	return s.verify(ctx)
@@ -171,7 +179,7 @@ func (s *stack) arguments(l benchLoad) []string {
 	if l.ndjson {
 		args = append(args, "--ndjson")
 	}
-	if s.store != nil {
+	if s.kind == partGateway {
 		args = append(args, "--queued", "--token", s.store.token)
 	}
 	return args

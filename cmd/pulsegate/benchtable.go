@@ -58,7 +58,7 @@ const noisyCores = 0.2
 func (b *benchReport) allRuns() []benchResult {
 	var all []benchResult
 	for _, row := range b.Rows {
-		all = slices.Concat(all, row.Straight, row.Relay, row.Gateway)
+		all = slices.Concat(all, row.Straight, row.Relay, row.Floor, row.Gateway)
 	}
 	for _, row := range b.Open {
 		all = slices.Concat(all, row.Relay, row.Gateway)
@@ -124,14 +124,22 @@ func (b *benchReport) printRows(table io.Writer) {
 	if len(b.Rows) == 0 {
 		return
 	}
-	_, _ = fmt.Fprintln(table, "\nclosed loop\tstraight/s\trelay/s\tgateway/s\tgateway:relay\tyardstick\tanswer p50\tp99\tlost\tdoubled\t")
+	_, _ = fmt.Fprintln(table, "\nclosed loop\tstraight/s\trelay/s\tfloor/s\tgateway/s\tfloor:relay\tgateway:relay\tyardstick\tanswer p50\tp99\tlost\tdoubled\t")
 	for _, row := range b.Rows {
 		lost, doubled := lostOf(row.Gateway)
-		_, _ = fmt.Fprintf(table, "%s\t%.0f\t%.0f\t%.0f\t%.2f\t%s\t%.1f ms\t%.1f ms\t%d\t%d\t\n", row.Cell, medianRate(row.Straight),
-			medianRate(row.Relay), medianRate(row.Gateway), row.Ratio, row.verdict(),
+		_, _ = fmt.Fprintf(table, "%s\t%.0f\t%.0f\t%s\t%.0f\t%s\t%.2f\t%s\t%.1f ms\t%.1f ms\t%d\t%d\t\n", row.Cell, medianRate(row.Straight),
+			medianRate(row.Relay), orDash("%.0f", medianRate(row.Floor)), medianRate(row.Gateway), orDash("%.2f", row.FloorRatio), row.Ratio, row.verdict(),
 			medianOf(row.Gateway, func(r benchResult) float64 { return r.Answer.P50 }),
 			medianOf(row.Gateway, func(r benchResult) float64 { return r.Answer.P99 }), lost, doubled)
 	}
+}
+
+// orDash is a figure for people; a 0 was not measured.
+func orDash(format string, figure float64) string {
+	if figure == 0 {
+		return "-"
+	}
+	return fmt.Sprintf(format, figure)
 }
 
 // printCPU prints what each process of a closed loop used.
@@ -139,11 +147,12 @@ func (b *benchReport) printCPU(table io.Writer) {
 	if len(b.Rows) == 0 {
 		return
 	}
-	_, _ = fmt.Fprintln(table, "\nCPU s per 1,000 events\tgateway\tredis\tgenerator\tbots\trelay\tits generator\tits bots\tgateway+redis:relay\t")
+	_, _ = fmt.Fprintln(table, "\nCPU s per 1,000 events\tgateway\tredis\tgenerator\tbots\trelay\tits generator\tits bots\tfloor\tits redis\tfloor+redis:relay\tgateway+redis:relay\t")
 	for _, row := range b.Rows {
-		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%.2f\t\n", row.Cell,
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%.2f\t\n", row.Cell,
 			cpuText(row.Gateway, partGateway), cpuText(row.Gateway, partRedis), cpuText(row.Gateway, partGenerator), cpuText(row.Gateway, partBots),
-			cpuText(row.Relay, partRelay), cpuText(row.Relay, partGenerator), cpuText(row.Relay, partBots), row.CPURatio)
+			cpuText(row.Relay, partRelay), cpuText(row.Relay, partGenerator), cpuText(row.Relay, partBots),
+			cpuText(row.Floor, partFloor), cpuText(row.Floor, partRedis), orDash("%.2f", row.FloorCPURatio), row.CPURatio)
 	}
 }
 
@@ -170,7 +179,7 @@ func (b *benchReport) printPeaks(table io.Writer) {
 
 // cpuText is the median CPU time of a process, in seconds per 1,000 events.
 func cpuText(runs []benchResult, name string) string {
-	return fmt.Sprintf("%.4f", medianOf(runs, func(r benchResult) float64 { return r.CPU[name] }))
+	return orDash("%.4f", medianOf(runs, func(r benchResult) float64 { return r.CPU[name] }))
 }
 
 // peakText is the most memory that a process had in any run.

@@ -17,6 +17,7 @@ type benchRelayCommand struct {
 	Bot     string `help:"URL that bodies are posted to." required:""`
 	Workers int    `help:"Posts at once." default:"64"`
 	Buffer  int    `help:"Bodies between the two sides." default:"4096"`
+	Floor   string `help:"Socket of a redis-server that bodies are kept in meanwhile, as the least that a gateway must do." placeholder:"FILE"`
 }
 
 // Run relays until stdin ends.
@@ -25,29 +26,49 @@ func (c benchRelayCommand) Run(s streams) error {
 	if err != nil {
 		return err
 	}
-	bodies := make(chan []byte, c.Buffer)
+	var store *floor
+	if c.Floor != "" {
+		store = openFloor(c.Floor, s.err)
+	}
+	bodies := make(chan relayed, c.Buffer)
 	var workers sync.WaitGroup
 	transport := &http.Transport{MaxIdleConns: c.Workers, MaxIdleConnsPerHost: c.Workers, DisableCompression: true}
 	for range c.Workers {
 		workers.Go(func() {
-			for body := range bodies {
-				relayOne(transport, c.Bot, body)
+			for r := range bodies {
+				relayOne(transport, c.Bot, r.body)
+				if r.kept != nil {
+					store.tried <- r.kept
+				}
 			}
 		})
 	}
 	server := &http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body := make([]byte, min(max(r.ContentLength, 0), 1<<20))
-		if _, err := io.ReadFull(r.Body, body); err != nil {
-			w.WriteHeader(http.StatusBadRequest)
+		next := relayed{body: make([]byte, min(max(r.ContentLength, 0), 1<<20))}
+		_, err := io.ReadFull(r.Body, next.body)
+		if err == nil && store != nil {
+			next.kept, err = store.keep(next.body)
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		bodies <- body
+		bodies <- next
 		w.WriteHeader(http.StatusAccepted)
 	})}
 	err = serveBench(server, listener, s.out, nil)
 	close(bodies)
 	workers.Wait()
+	if store != nil {
+		store.close()
+	}
 	return err
+}
+
+// relayed is a body between the two sides, and what it is kept as, if it is.
+type relayed struct {
+	body []byte
+	kept *floorEvent
 }
 
 // relayOne posts one body and forgets what came of it.
