@@ -309,3 +309,41 @@ func TestTokensEndByTheClockOfTheStore(t *testing.T) {
 		require.Equal(t, want, s.ask(t, s.as(t, gateway.ScopeAdmin, "acme")), by)
 	}
 }
+
+func TestDeletingATokenEndsAllThatWereRefreshedIntoIt(t *testing.T) {
+	onBothStores(t, func(t *testing.T, client redis.UniversalClient) {
+		s := replicas(t, 1, client, gateway.Rate{})[0]
+		require.NoError(t, gateway.NewAccessStore(client).AddAdministrator(t.Context(), "ops", "acme", adminPassword))
+		chain := []string{tokenOf(t, s.do(t, "", http.MethodPost, owner("bot"), "", "Authorization", basic("ops", adminPassword)).Body.Bytes())}
+		for range 3 {
+			res := s.do(t, chain[len(chain)-1], http.MethodPut, "/bots/v3/tokens/appId/bot", "")
+			chain = append(chain, tokenOf(t, res.Body.Bytes()))
+		}
+		for _, token := range chain {
+			require.Equal(t, http.StatusOK, s.ask(t, token), "good for ten more minutes")
+		}
+		require.Equal(t, http.StatusOK, s.do(t, s.as(t, gateway.ScopeAdmin, "acme"), http.MethodDelete, "/bots/v3/tokens/appId/bot", "").Code)
+		for i, token := range chain {
+			require.Equal(t, http.StatusUnauthorized, s.ask(t, token), "token %d", i)
+		}
+	})
+}
+
+func TestNamesThatNobodyHasCostLittle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, client := bubbleStore(t)
+		s := replicas(t, 1, client, gateway.Rate{})[0]
+		require.NoError(t, gateway.NewAccessStore(client).AddAdministrator(t.Context(), "ops", "acme", adminPassword))
+		ask := func(name string) int {
+			return s.do(t, "", http.MethodGet, owner("bot"), "", "Authorization", basic(name, adminPassword)).Code
+		}
+		got := map[int]int{}
+		for i := range 50 {
+			got[ask(fmt.Sprint("stranger", i))]++
+		}
+		require.Equal(t, map[int]int{http.StatusUnauthorized: 10, http.StatusTooManyRequests: 40}, got)
+		require.Equal(t, http.StatusNotFound, ask("ops"), "who is known does not wait for them")
+		<-time.After(time.Second)
+		require.Equal(t, http.StatusUnauthorized, ask("stranger"))
+	})
+}

@@ -28,12 +28,15 @@ const (
 	passwordLeast  = 12  // characters
 	passwordMost   = 256 // bytes
 	adminNameMost  = 128 // bytes
-	hashingAtOnce  = 2   // passwords that are looked at at once, in one gateway
-	hashingWaiters = 16  // requests that wait for that
+	hashingWaiters = 16  // requests that wait until a password is looked at, one after the other
 )
 
 // adminRate is how often a password of one name may be wrong, over all gateways: ten times, then every six seconds.
 var adminRate = Rate{PerSecond: 1.0 / 6, Burst: 10}
+
+// strangerRate is how often passwords of names that nobody has are looked at, all names together and over all gateways. Past it whoever asks can tell that
+// a name is unknown; before it, that would be a core for anybody who asks.
+var strangerRate = Rate{PerSecond: 2, Burst: 10}
 
 // hashPassword is the text that is kept of a password.
 func hashPassword(password string) string {
@@ -73,16 +76,22 @@ func (s *AccessStore) AddAdministrator(ctx context.Context, name, company, passw
 	return s.writeAdministrator(ctx, Administrator{Name: name, Company: company, Hash: hashPassword(password), Since: time.Now().UTC().Truncate(time.Second)})
 }
 
-// administrators checks passwords. It looks at a few at a time, so that guessing costs no more than that of the machine, and makes
-// whoever guesses at one name wait. Safe for concurrent use.
+// administrators checks passwords. It looks at one at a time, so that guessing costs no more than that of the machine, and makes
+// whoever guesses at one name wait. Names that nobody has stand in a line of their own. Safe for concurrent use.
 type administrators struct {
-	store   *AccessStore
-	hashing chan struct{} // holds a place for each that is looked at
-	waiting chan struct{} // and for each that waits
+	store            *AccessStore
+	known, strangers hashing
+}
+
+// hashing is a line of passwords that are looked at one by one.
+type hashing struct {
+	turn    chan struct{} // holds the one whose turn it is
+	waiting chan struct{} // holds all who stand in the line
 }
 
 func newAdministrators(store *AccessStore) *administrators {
-	return &administrators{store: store, hashing: make(chan struct{}, hashingAtOnce), waiting: make(chan struct{}, hashingWaiters)}
+	line := func() hashing { return hashing{make(chan struct{}, 1), make(chan struct{}, hashingWaiters)} }
+	return &administrators{store: store, known: line(), strangers: line()}
 }
 
 // company returns the company of an administrator, or errUnauthorized when name and password do not go together, or an error that says
@@ -104,7 +113,18 @@ func (a *administrators) company(ctx context.Context, name, password string) (st
 	if err != nil {
 		return "", err
 	}
-	good, err := a.matches(ctx, password, known.Hash)
+	line := a.known
+	if !ok {
+		line = a.strangers
+		lent, wait, err := a.store.lease(ctx, arrivalKey("admin", nameToken("strangers", "")), strangerRate, 0, 1)
+		switch {
+		case err != nil:
+			return "", err
+		case lent == 0:
+			return "", &limited{wait: wait}
+		}
+	}
+	good, err := line.matches(ctx, password, known.Hash)
 	if err != nil {
 		return "", err
 	}
@@ -118,16 +138,16 @@ func (a *administrators) company(ctx context.Context, name, password string) (st
 }
 
 // matches looks at a password, when it is its turn.
-func (a *administrators) matches(ctx context.Context, password, hash string) (bool, error) {
+func (h hashing) matches(ctx context.Context, password, hash string) (bool, error) {
 	select {
-	case a.waiting <- struct{}{}:
-		defer func() { <-a.waiting }()
+	case h.waiting <- struct{}{}:
+		defer func() { <-h.waiting }()
 	default:
 		return false, &limited{wait: time.Second}
 	}
 	select {
-	case a.hashing <- struct{}{}:
-		defer func() { <-a.hashing }()
+	case h.turn <- struct{}{}:
+		defer func() { <-h.turn }()
 	case <-ctx.Done():
 		return false, ctx.Err()
 	}

@@ -97,3 +97,27 @@ func TestC06SourcesThatBringMoreThanFitsAreToldAtOnce(t *testing.T) {
 	require.Contains(t, res.Body.String(), "pulsegate_gateway_body_bytes 0\n")
 	t.Attr("measured", fmt.Sprintf("%d MB of %d MB taken in, the rest refused with 503 and Retry-After within %v, heap %d MB", fill, fill+n, slowest.Round(time.Millisecond), memory.HeapInuse>>20))
 }
+
+// untouchable is a body that may not be read.
+type untouchable struct{ read *atomic.Int64 }
+
+func (u untouchable) Read(p []byte) (int, error) {
+	u.read.Add(1)
+	return copy(p, "x"), nil
+}
+
+func TestOfStrangersNothingIsRead(t *testing.T) {
+	s := newStage(t)
+	for path, want := range map[string]int{
+		"/nope": http.StatusNotFound, "/healthz": http.StatusMethodNotAllowed, "/bots/v3/events": http.StatusUnauthorized,
+		"/bots/v3/health/appId/a": http.StatusMethodNotAllowed, owner("bot"): http.StatusUnauthorized,
+	} {
+		var read atomic.Int64
+		req := httptest.NewRequest(http.MethodPost, path, untouchable{&read})
+		req.ContentLength = 8 << 20
+		res := httptest.NewRecorder()
+		s.gateway.Handler().ServeHTTP(res, req)
+		require.Equal(t, want, res.Code, path)
+		require.Zero(t, read.Load(), path)
+	}
+}

@@ -80,7 +80,7 @@ func revokedKey() string { return accessShard.Key("revoked") }        // hash: n
 func orderKey() string   { return accessShard.Key("revokedorder") }   // zset: name by number
 func endsKey() string    { return accessShard.Key("revokeduntil") }   // zset: name by the moment when nothing of it is left
 func adminsKey() string  { return accessShard.Key("administrators") } // hash: name -> administrator
-func appTokenKey(company, app string) string { // hash: id, name, kid, iat, exp; old, oldUntil; company, app
+func appTokenKey(company, app string) string { // hash: id, name, kid, iat, exp; old, grace; company, app
 	return accessShard.Key("apptoken", hex.EncodeToString(nameOf(company, app)))
 }
 
@@ -136,7 +136,7 @@ type revocation struct {
 	from, until time.Time // a zero from is now; until is when the token has ended anyway
 }
 
-// withdraw revokes an app's token, the one before it that still is in its grace, and others. It returns how many were revoked and the id
+// withdraw revokes an app's token, those before it that still are in their grace, and others. It returns how many were revoked and the id
 // of the app's.
 func (s *AccessStore) withdraw(ctx context.Context, company, app string, others ...revocation) (int64, string, error) {
 	ctx, cancel := context.WithTimeout(ctx, accessTime)

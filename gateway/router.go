@@ -15,12 +15,20 @@ func (g *Gateway) router() http.Handler {
 	e.Pre(prepare)
 	e.HTTPErrorHandler = g.strayed
 	for _, r := range Routes() {
-		e.Add(r.Method, r.Path, func(c echo.Context) error {
-			g.serve(c.Response().Writer, c.Request(), r, c.Param)
-			return nil
-		})
+		e.Add(r.Method, r.Path, g.serving(r))
+	}
+	for _, r := range opsRoutes() {
+		e.HEAD(r.Path, g.serving(r)) // as net/http does for them on the other listener
 	}
 	return e
+}
+
+// serving is a route as echo calls it.
+func (g *Gateway) serving(r Route) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		g.serve(c.Response().Writer, c.Request(), r, c.Param)
+		return nil
+	}
 }
 
 // prepare makes echo look at the path as it was sent, so that %2F in a value is not the end of a segment, and every value is

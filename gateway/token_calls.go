@@ -124,7 +124,7 @@ func (g *Gateway) issue(ctx context.Context, c *call, o tokenOrder) (outcome str
 	return outcome, kept, tokenData{Token: token, Expires: kept.Expires.UnixMilli()}, err
 }
 
-// deleteToken revokes the token of an app, the one that was refreshed into it, and the one that a bot came with.
+// deleteToken revokes the token of an app, those that were refreshed into it and are still good, and the one that a bot came with.
 func (g *Gateway) deleteToken(ctx context.Context, c *call) (answer, error) {
 	if g.Access == nil {
 		return answer{}, errNoAccess
