@@ -43,6 +43,10 @@ func split(body []byte, contentType string) (pieces []piece, batch bool, err err
 		return []piece{checked(trimmed, 0)}, false, nil
 	}
 	end, err := firstValue(body)
+	if err != nil && hasObjectLine(trimmed) {
+		pieces, err = splitLines(body)
+		return pieces, true, err
+	}
 	if err != nil {
 		return []piece{{err: malformed(err, 0)}}, false, nil
 	}
@@ -57,6 +61,16 @@ func split(body []byte, contentType string) (pieces []piece, batch bool, err err
 	}
 	fault := &jsonFault{what: "something follows the JSON value", offset: int64(len(body) - len(next))}
 	return []piece{{err: malformed(fault, 0)}}, false, nil
+}
+
+// hasObjectLine tells by its lines that a body whose first value is broken has one event per line: the others are not to suffer for it.
+func hasObjectLine(body []byte) bool {
+	for line := range bytes.Lines(body) {
+		if line[0] == '{' && checkJSON(line) == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // isLines tells by its declared type that a body has one event per line.

@@ -74,6 +74,23 @@ func TestEventsArePassedOnByteForByte(t *testing.T) {
 	}
 }
 
+func TestABrokenFirstLineDoesNotSpoilTheOthers(t *testing.T) {
+	for _, bad := range []string{`{"a":1,"a":2}`, `{"a":`, `garbage`, `{"type":"message"`} {
+		s := newStage(t)
+		s.register(t, "acme/own", "LIVE")
+		status, rows := s.post(t, bad+"\n"+message("a", "1")+"\r\n"+message("b", "2"))
+		require.Equal(t, http.StatusAccepted, status, bad)
+		require.Len(t, rows.Data, 3, bad)
+		require.Contains(t, rows.Data[0].Error, "not valid JSON", bad)
+		require.Equal(t, []string{"queued", "queued"}, []string{rows.Data[1].Fate, rows.Data[2].Fate}, bad)
+	}
+	s := newStage(t)
+	s.register(t, "acme/own", "LIVE")
+	status, rows := s.post(t, "{\n  \"type\": \"message\",\n  \"list\": [\n    {\"a\":1}\n  ],,\n}")
+	require.Equal(t, http.StatusBadRequest, status)
+	require.Len(t, rows.Data, 1, "a lone event that is written over many lines is one")
+}
+
 func TestOneBadEventDoesNotSpoilTheOthers(t *testing.T) {
 	bad := []string{`{"a":1,"a":2}`, `{"a":"` + "\xff" + `"}`, `7`, `null`, `"text"`, `[]`, strings.Repeat(`{"a":`, 101) + "1" + strings.Repeat("}", 101)}
 	for _, b := range bad {

@@ -30,9 +30,9 @@ func readFields(body []byte) (fields, error) {
 	return f, nil
 }
 
-// raw is a member as it was written; nil when it is absent or null.
+// raw is a member as it was written; nil when it is absent, null or the empty string.
 func (f fields) raw(name string) json.RawMessage {
-	if v := f.members[name]; string(v) != "null" {
+	if v := f.members[name]; string(v) != "null" && string(v) != `""` {
 		return v
 	}
 	return nil
@@ -92,7 +92,7 @@ func (f fields) wholes(name string) (list []int64) {
 // moment is a time: epoch milliseconds, or a text in the form of RFC 3339.
 func (f fields) moment(name string) (t time.Time) {
 	raw := f.raw(name)
-	if raw == nil || string(raw) == `""` {
+	if raw == nil {
 		return time.Time{}
 	}
 	var ms int64

@@ -81,7 +81,8 @@ func (s *stream) flush(last bool) error {
 // writeStream writes an answer row by row, and returns its status. What fails before anything was sent is answered as ever; after that the
 // connection is broken, so that nobody takes a part for the whole.
 func (g *Gateway) writeStream(w http.ResponseWriter, req *http.Request, a answer, r Route, c *call) int {
-	ctx, cancel := context.WithTimeout(req.Context(), writeTime)
+	// The request's own context ends with its read deadline. Whoever has gone is noticed by the next piece.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(req.Context()), writeTime)
 	defer cancel()
 	s := &stream{w: w, call: c}
 	s.encoder = json.NewEncoder(&s.pending)
