@@ -40,10 +40,10 @@ local function own_event(g, e)
   end
   local o = redis.call('HMGET', e.ctl, 'ot', 'oa', 'nm', 'ts', 'day')
   local ot, oa, known, set = o[1] or '', o[2] or '', o[4], {}
-  if e.kind == 'd' then -- closed: the bot's again, and no longer ongoing
+  if e.kind == 'd' and e.admitted then -- closed: the bot's again, and no longer ongoing
     ot, oa = (g.live ~= '' and 'BOT' or ''), g.live
     set = {'ot', ot, 'oa', oa, 'ts', num(now), 'tg', '', 'lm', ''}
-  elseif e.kind == 'c' then
+  elseif e.kind == 'c' and e.admitted then
     ot, oa = e.ownerType, e.ownerApp
     set = {'ot', ot, 'oa', oa, 'ts', num(now)}
     if ot == 'BOT' then set[7], set[8] = 'tg', '' end
@@ -55,7 +55,7 @@ local function own_event(g, e)
   if stale then set[#set + 1] = 'day'; set[#set + 1] = today end
   if #set > 0 then redis.call('HSET', e.ctl, unpack(set)) end
   if stale then redis.call('PEXPIRE', e.ctl, ctlTTL) end -- forgotten so long after the last event, give or take a day
-  if e.kind == 'd' then redis.call('ZREM', g.own, e.author) end
+  if e.kind == 'd' and e.admitted then redis.call('ZREM', g.own, e.author) end
   return ot, oa
 end
 

@@ -39,7 +39,7 @@ func TestTransitionThatNobodyIsToldOfIsListedAndOwesNothing(t *testing.T) {
 		due, err := r.Outbox().Take(t.Context(), 10, time.Minute)
 		require.NoError(t, err)
 		require.Empty(t, due)
-		listed, err := r.Outbox().List(t.Context(), "acme", 10, delivery.EntryTransition)
+		listed, err := r.Outbox().List(t.Context(), "acme", 10, nil, delivery.EntryTransition)
 		require.NoError(t, err)
 		require.Len(t, listed, 1)
 		require.Equal(t, delivery.EntryKept, listed[0].State)

@@ -65,6 +65,8 @@ func New(cfg Config) (*Carrier, error) {
 	cfg.QueueEvents = orDefault(cfg.QueueEvents, 100_000)
 	cfg.QueueBytes = orDefault(cfg.QueueBytes, 256<<20)
 	cfg.HoldTime = orDefault(cfg.HoldTime, 24*time.Hour)
+	cfg.DedupeTime, cfg.OngoingTime = orDefault(cfg.DedupeTime, 24*time.Hour), orDefault(cfg.OngoingTime, ongoingTime)
+	cfg.KeepFailures, cfg.KeepSuccesses = orDefault(cfg.KeepFailures, 10_000), orDefault(cfg.KeepSuccesses, 1000)
 	if cfg.InFlight = orDefault(cfg.InFlight, 24_576); cfg.InFlight < 1 {
 		return nil, fmt.Errorf("tries in flight: %d is none", cfg.InFlight)
 	}

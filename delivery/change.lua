@@ -3,9 +3,11 @@
 -- Returns {1}, or {0} for another version.
 -- Commit point: from here on accept and claim see the new version. A crash after it owes nothing: the job is in the outbox.
 local now = clock()
-if (redis.call('HGET', KEYS[1], 'ver') or '0') ~= ARGV[2] then return {0} end
+local ver = redis.call('HGET', KEYS[1], 'ver') or '0'
+if ver ~= ARGV[2] then return {0} end
 local app, json, member = ARGV[3], ARGV[4], ARGV[6]
-redis.call('HINCRBY', KEYS[1], 'ver', 1)
+-- No number is given twice, even by a store that was emptied or has forgotten changes: replicas go by it in what they remember.
+redis.call('HSET', KEYS[1], 'ver', num(math.max((tonumber(ver) or 0) + 1, now)))
 local was = redis.call('HEXISTS', KEYS[1], 'a:' .. app)
 if was == 1 and json == '' then redis.call('HINCRBY', KEYS[9], '#', -1) end
 if was == 0 and json ~= '' then redis.call('HINCRBY', KEYS[9], '#', 1) end

@@ -26,6 +26,8 @@ func classify(err error) outcome {
 	var op *net.OpError
 	dialing := errors.As(err, &op) && op.Op == "dial"
 	switch {
+	case (dialing || errors.As(err, &dns)) && slices.ContainsFunc(shortages, func(e syscall.Errno) bool { return errors.Is(err, e) }):
+		return outcome{class: health.Refused, message: "this gateway is short of files or ports", short: true}
 	case errors.Is(err, errBlocked):
 		return outcome{class: health.Blocked, message: blockedMessage(err)}
 	case errors.As(err, &dns):
@@ -42,6 +44,9 @@ func classify(err error) outcome {
 		return outcome{class: health.Broken, message: "the connection broke, or the answer was not HTTP: " + clip(harmless(err.Error()), 200)}
 	}
 }
+
+// shortages are errors of our own machine: they say nothing of a bot. Only read.
+var shortages = []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL}
 
 func refusedMessage(err error) string {
 	if errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH) {

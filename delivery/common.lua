@@ -142,17 +142,17 @@ end
 
 -- A log goes so long after its last record, give or take a day. keep: keepOK keepErr ttl today.
 local function log_lives(r, key, day, keep)
-  if get(r, day) ~= keep.today then
-    redis.call('PEXPIRE', key, keep.ttl)
-    put(r, day, keep.today)
-  end
+  if get(r, day) == keep.today then return false end
+  redis.call('PEXPIRE', key, keep.ttl)
+  put(r, day, keep.today)
+  return true
 end
 
--- Writes a request record into the log of failures, with the event's body.
+-- Writes a request record into the log of failures, with the event's body. Once a day those go that are a day younger than the log may be.
 local function log(r, key, f, body, keep)
   f[#f + 1] = 'p'; f[#f + 1] = body
   redis.call('XADD', key, 'MAXLEN', keep.keepErr, '*', unpack(f))
-  log_lives(r, key, 'de', keep)
+  if log_lives(r, key, 'de', keep) then redis.call('XTRIM', key, 'MINID', num(r.now - tonumber(keep.ttl) + 86400000)) end
 end
 
 -- Writes request records that need no attention: a list, the newest first, which may be a little longer than it must be.

@@ -187,7 +187,7 @@ func TestUndeliverableMessageIsTriedTwiceAndHandedOff(t *testing.T) {
 		again := r.settled(t, r.send(t, message("e1", "ann", 2))[0].ID)
 		require.Empty(t, again.Handoff, "at most one handoff until a bot owns it again")
 		require.Equal(t, map[string]any{"type": "AGENT"}, b.requests()[2].event["owner"], "events still go to the bot")
-		hs, err := r.Outbox().List(t.Context(), "acme", 10, delivery.EntryHandoff)
+		hs, err := r.Outbox().List(t.Context(), "acme", 10, nil, delivery.EntryHandoff)
 		require.NoError(t, err)
 		require.Len(t, hs, 1)
 		h := r.healthOf(t, "app")
@@ -317,7 +317,7 @@ func TestJobHandsOffHundredsOfConversationsOnce(t *testing.T) {
 		soon(t, func() bool { return len(b.requests()) == n }, "all delivered")
 		require.NoError(t, r.Delete(t.Context(), reg.RegID))
 		r.runJobs(t)
-		hs, err := r.Outbox().List(t.Context(), "acme", 1000, delivery.EntryHandoff)
+		hs, err := r.Outbox().List(t.Context(), "acme", 1000, nil, delivery.EntryHandoff)
 		require.NoError(t, err)
 		require.Len(t, hs, n)
 		for i := range n {
@@ -462,7 +462,7 @@ func TestControlPassesBothWays(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, ctl.Tags, again.Tags)
 		for kind, comment := range map[delivery.EntryKind]string{delivery.EntryHandoff: "help", delivery.EntryControl: "please"} {
-			listed, err := r.Outbox().List(t.Context(), "acme", 10, kind)
+			listed, err := r.Outbox().List(t.Context(), "acme", 10, nil, kind)
 			require.NoError(t, err)
 			require.Len(t, listed, 1, "an agent has it already: the platform is told, and that is no handoff")
 			require.Contains(t, string(listed[0].Data), comment)
@@ -610,6 +610,23 @@ func TestCustomersOfAReplacedBotBecomeTheNewOnes(t *testing.T) {
 		rc := r.send(t, message("e1", "ann", 2))
 		soon(t, func() bool { return len(b.requests()) == 3 }, "the message at the new bot")
 		require.Equal(t, map[string]any{"type": "BOT", "appId": "new"}, b.requests()[2].event["owner"], rc)
+	})
+}
+
+func TestEventsThatAreNotAdmittedChangeNoOwner(t *testing.T) {
+	onBothStores(t, func(t *testing.T, client redis.UniversalClient) {
+		r := startReplica(t, client, newBot(t))
+		require.NoError(t, r.Create(t.Context(), registration("e1", "app")))
+		const public = `"coordinate":{"companyKey":"acme","networkKey":"whatsapp","externalId":"e1","scope":"PUBLIC"},"author":{"id":"ann"}`
+		toAgent := `{"type":"control","owner":{"type":"AGENT"},"coordinate":{"companyKey":"acme","networkKey":"whatsapp","externalId":"e1"},"author":{"id":"ann"}`
+		r.settled(t, r.send(t, delivery.Incoming{Body: []byte(toAgent + "}")})[0].ID)
+		for _, body := range []string{`{"type":"update","operation":"CLOSED",` + public, `{"type":"control","owner":{"type":"BOT","appId":"app"},` + public} {
+			rc := r.send(t, delivery.Incoming{Body: []byte(body + "}")})[0]
+			require.Equal(t, delivery.Filtered, rc.Fate)
+			owner, err := r.Control(t.Context(), entity("e1"), "ann")
+			require.NoError(t, err)
+			require.Equal(t, delivery.Agent, owner.Owner.Type)
+		}
 	})
 }
 

@@ -1,11 +1,13 @@
 package delivery_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/pulsegate/pulsegate/cmd/rig"
 	"github.com/pulsegate/pulsegate/delivery"
@@ -82,4 +84,98 @@ func restore(t testing.TB, client redis.UniversalClient, kept map[string]string)
 	}
 	_, err := pipe.Exec(t.Context())
 	require.NoError(t, err)
+}
+
+// A store that forgets how events ended has them in its queue again, behind the cursor of a lane that is at work: as long as it was, nobody looked there.
+func TestEventsThatAStoreHasAgainAreDeliveredWhileTheLaneIsBusy(t *testing.T) {
+	client := rig.StartServer(t, rig.ServerConfig{}).Client()
+	b := newBot(t)
+	failing := make(chan struct{})
+	b.answers(func(q request) int {
+		switch q.event["author"].(map[string]any)["id"] {
+		case "ben":
+			<-failing
+			return 400
+		default:
+			<-time.After(400 * time.Millisecond)
+			return 202
+		}
+	})
+	r := startReplica(t, client, b)
+	require.NoError(t, r.Create(t.Context(), registration("e1", "app")))
+	ended := make(chan struct{})
+	var busy sync.WaitGroup
+	stop := sync.OnceFunc(func() { close(ended); busy.Wait() })
+	t.Cleanup(stop)
+	busy.Go(func() { // the lane is never without work
+		for i := 0; ; i++ {
+			r.Accept(context.Background(), "acme", []delivery.Incoming{message("e1", fmt.Sprint("author ", i), i)})
+			select {
+			case <-time.After(150 * time.Millisecond):
+			case <-ended:
+				return
+			}
+		}
+	})
+	again := r.send(t, message("e1", "ben", 1))[0].ID
+	soon(t, func() bool { return timesSeen(b, again) == 1 }, "the first try")
+	before := snapshot(t, client)
+	close(failing)
+	require.Equal(t, delivery.Failed, r.settled(t, again).Fate)
+	restore(t, client, before)
+	soon(t, func() bool { return timesSeen(b, again) > 2 }, "it to be delivered again")
+	stop()
+	require.Equal(t, delivery.Failed, r.settled(t, again).Fate)
+	soon(t, func() bool { return verify(t, client).Queued == 0 }, "all of it to be settled")
+}
+
+// An emptied store gave the version of before to what was registered in it anew, and a replica delivered by what it remembered of that.
+func TestNoVersionIsGivenTwiceByAStoreThatWasEmptied(t *testing.T) {
+	onBothStores(t, func(t *testing.T, client redis.UniversalClient) {
+		b := newBot(t)
+		r, other := startReplica(t, client, b), startReplica(t, client, b)
+		require.NoError(t, r.Create(t.Context(), registration("e1", "app")))
+		require.Equal(t, delivery.Delivered, r.settled(t, r.send(t, message("e1", "ann", 1))[0].ID).Fate)
+		require.NoError(t, client.FlushAll(t.Context()).Err())
+		soon(t, func() bool {
+			return other.Put(t.Context(), registration("e1", "app", func(r *delivery.Registration) { r.CallbackURL = "http://new.example/" })) == nil
+		}, "the store")
+		require.Equal(t, delivery.Delivered, r.settled(t, r.send(t, message("e1", "ann", 2))[0].ID).Fate)
+		require.Equal(t, "new.example", b.requests()[1].host)
+	})
+}
+
+// Where a job was is known to one process of the server only: after a restart it left out whom it took for done.
+func TestAJobGoesOnAfterARestartWithoutLeavingAnybodyOut(t *testing.T) {
+	const authors = 600
+	server := rig.StartServer(t, rig.ServerConfig{Args: rig.AppendOnly()})
+	b := newBot(t)
+	r := startReplica(t, server.Client(), b)
+	reg := registration("e1", "app")
+	require.NoError(t, r.Create(t.Context(), reg))
+	for i := range authors {
+		r.send(t, message("e1", fmt.Sprint("author ", i), i))
+	}
+	require.NoError(t, r.SetMode(t.Context(), reg.RegID, delivery.Monitoring))
+	entries, err := r.Outbox().Take(t.Context(), 1000, time.Minute)
+	require.NoError(t, err)
+	job := entries[slices.IndexFunc(entries, func(e delivery.Entry) bool { return e.Kind == delivery.EntryJob })]
+	for range 3 {
+		job, err = r.Outbox().RunJob(t.Context(), job)
+		require.NoError(t, err)
+		require.NoError(t, r.Outbox().Update(t.Context(), job))
+	}
+	require.Equal(t, delivery.EntryPending, job.State)
+	server.Restart()
+	soon(t, func() bool {
+		if next, err := r.Outbox().RunJob(t.Context(), job); err == nil {
+			job = next
+		}
+		return job.State == delivery.EntryDone
+	}, "the end of the job")
+	for i := range authors {
+		owner, err := r.Control(t.Context(), entity("e1"), fmt.Sprint("author ", i))
+		require.NoError(t, err)
+		require.Equal(t, delivery.Agent, owner.Owner.Type, i)
+	}
 }

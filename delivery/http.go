@@ -130,8 +130,14 @@ func (l *links) close() {
 }
 
 func (c *caller) close() {
-	c.usual.close()
 	c.plain.close()
+	c.shed()
+}
+
+// shed closes all connections that are idle.
+func (c *caller) shed() {
+	c.usual.close()
+	c.plain.shed()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, l := range c.trusted {

@@ -154,22 +154,34 @@ func (h *plain) keep(c *plainConn) {
 	}
 }
 
-// sweep closes what has been idle for long: of each host's connections the first, since the last are used first.
+// sweep closes what has been idle for long.
 func (h *plain) sweep() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.dropIdle(h.idleTime)
+	if h.sweeps = nil; len(h.kept) > 0 {
+		h.sweeps = time.AfterFunc(h.idleTime/4, h.sweep)
+	}
+}
+
+// shed closes all that is idle.
+func (h *plain) shed() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.dropIdle(0)
+}
+
+// dropIdle closes what has been idle for so long: of each host's connections the first, since the last are used first.
+func (h *plain) dropIdle(since time.Duration) {
 	for host, list := range h.kept {
 		old := 0
-		for old < len(list) && (h.closed || time.Since(list[old].idle) >= h.idleTime) {
+		for old < len(list) && (h.closed || time.Since(list[old].idle) >= since) {
 			_ = list[old].Close()
 			old++
 		}
 		if h.kept[host] = slices.Delete(list, 0, old); old == len(list) {
 			delete(h.kept, host)
 		}
-	}
-	if h.sweeps = nil; len(h.kept) > 0 {
-		h.sweeps = time.AfterFunc(h.idleTime/4, h.sweep)
 	}
 }
 

@@ -43,7 +43,7 @@ func transitionEntries(id RegID, t health.Transition) []health.OutboxEntry {
 	}
 	entries := []health.OutboxEntry{notice.stored()}
 	if t.Kind == health.ToDown {
-		job := Job{HandoffKind: AutomaticHandoff, Before: t.At, Reason: "down"}
+		job := Job{HandoffKind: AutomaticHandoff, Reason: "down"}
 		entries = append(entries, newEntry(id, fmt.Sprintf(base, "j"), EntryJob, t.At, job).stored())
 	}
 	return entries

@@ -95,11 +95,17 @@ func (id RegID) expiryKey() string   { return id.key("x") }   // zset: events of
 func (id RegID) okLogKey() string    { return id.key("ok") }  // list: request records that need no attention, newest first
 func (id RegID) errLogKey() string   { return id.key("log") } // stream: request records of failures, and of calls by bots
 
-// Indexes live outside the shards: written before, removed after; readers drop what dangles.
+// Indexes live outside the shards, sets of registrations each: written before, removed after; readers drop what dangles.
 func appIndexKey(company, app string) string {
 	return "pg:app:" + url.QueryEscape(company) + ":" + url.QueryEscape(app)
-}                                           // set: registrations
-func companyIndexKey(company string) string { return "pg:company:" + url.QueryEscape(company) } // set: registrations
+}
+
+func companyIndexKey(company string) string { return "pg:company:" + url.QueryEscape(company) }
+
+// deletedIndexKey is of the registrations that are gone, and whose records may still be there.
+func deletedIndexKey(company, app string) string {
+	return "pg:deleted:" + url.QueryEscape(company) + ":" + url.QueryEscape(app)
+}
 
 // names are what the hot path calls a registration by, made once for each registration and lane.
 type names struct {

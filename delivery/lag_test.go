@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -122,4 +124,104 @@ func TestTriesEndWithTheLease(t *testing.T) {
 			})
 		})
 	}
+}
+
+// tardy is a hook that lets the next call for which when says so be carried out, and its answer come so late, whatever the context says.
+type tardy struct {
+	by     time.Duration
+	before bool // it waits before the call, and not after it
+	when   func(args string) bool
+	armed  atomic.Bool
+}
+
+func (l *tardy) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (l *tardy) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		return l.do(func() error { return next(context.WithoutCancel(ctx), cmd) }, cmd)
+	}
+}
+
+func (l *tardy) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		return l.do(func() error { return next(context.WithoutCancel(ctx), cmds) }, cmds...)
+	}
+}
+
+func (l *tardy) do(next func() error, cmds ...redis.Cmder) error {
+	late := slices.ContainsFunc(cmds, func(cmd redis.Cmder) bool {
+		var text strings.Builder
+		for _, arg := range cmd.Args() {
+			if s, ok := arg.(*string); ok {
+				arg = *s
+			}
+			fmt.Fprint(&text, arg, " ")
+		}
+		return l.armed.Load() && l.when(text.String()) && l.armed.CompareAndSwap(true, false)
+	})
+	if late && l.before {
+		<-time.After(l.by)
+	}
+	err := next()
+	if late && !l.before {
+		<-time.After(l.by)
+	}
+	return err
+}
+
+// A lane that heard of its lease only when that would have been over had cut its tries, and held the lease ever after with nobody to deliver.
+func TestALaneThatHearsTooLateOfItsLeaseGivesTheRegistrationBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, clients := newLines(t, 1)
+		late := &tardy{by: 4500 * time.Millisecond, when: func(args string) bool { return strings.Contains(args, ":st:") }}
+		clients[0].AddHook(late)
+		b := newBot(t)
+		hangs := make(chan struct{})
+		b.answers(func(q request) int {
+			if q.number() == 1 {
+				<-hangs
+			}
+			return http.StatusAccepted
+		})
+		r := startReplica(t, clients[0], b, func(c *delivery.Config) { c.DeliveryTimeout = time.Minute })
+		require.NoError(t, r.Create(t.Context(), registration("e1", "app")))
+		rcs := r.send(t, message("e1", "ann", 1), message("e1", "ann", 2))
+		<-time.After(1900 * time.Millisecond)
+		late.armed.Store(true) // the renewal
+		<-time.After(5 * time.Second)
+		require.False(t, late.armed.Load())
+		close(hangs)
+		<-time.After(time.Second)
+		rcs = append(rcs, r.send(t, message("e1", "ben", 3))...)
+		<-time.After(10 * time.Second)
+		for _, rc := range rcs {
+			require.Equal(t, delivery.Delivered, r.fate(t, rc.ID).Fate)
+		}
+		balanced(t, clients[0])
+	})
+}
+
+// Who began to talk while a change was on its way stayed with a bot that was gone: the moment of the change was that of the asking.
+func TestConversationsThatBeginWhileABotLeavesAreHandedOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, clients := newLines(t, 2)
+		late := &tardy{by: time.Second, before: true, when: func(args string) bool { return strings.Contains(args, ":reg:") && strings.HasPrefix(args, "evalsha") }}
+		clients[0].AddHook(late)
+		b := newBot(t)
+		b.status(0)
+		r, other := startReplica(t, clients[0], b), startReplica(t, clients[1], b)
+		require.NoError(t, r.Create(t.Context(), registration("e1", "app")))
+		late.armed.Store(true)
+		gone := make(chan error, 1)
+		go func() { gone <- r.Delete(t.Context(), registration("e1", "app").RegID) }()
+		<-time.After(500 * time.Millisecond)
+		rc := other.send(t, message("e1", "ann", 1))
+		require.Equal(t, delivery.Queued, rc[0].Fate)
+		require.NoError(t, <-gone)
+		require.False(t, late.armed.Load())
+		r.runJobs(t)
+		owner, err := r.Control(t.Context(), entity("e1"), "ann")
+		require.NoError(t, err)
+		require.Equal(t, delivery.Agent, owner.Owner.Type)
+	})
 }

@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"sync"
@@ -11,6 +12,7 @@ import (
 )
 
 const (
+	shortWait   = 250 * time.Millisecond // after which a process that was short of files or ports tries again
 	renewEvery  = 2 * time.Second
 	settleBatch = 256
 	linger      = 500 * time.Millisecond // how long a lane without work keeps its lease, where events come so close to each other
@@ -63,9 +65,12 @@ type lane struct {
 	share     share // of the tries in flight
 	asked     bool  // for a slot, in vain
 	pace      pace
-	others    bool // another process may have made tries a moment ago
-	refused   bool // a try could begin but for the tries in flight, or
-	paced     bool // but for the pace
+	others    bool      // another process may have made tries a moment ago
+	refused   bool      // a try could begin but for the tries in flight, or
+	paced     bool      // but for the pace
+	short     time.Time // the process had no file or port left: no try begins before
+	narrow    int64     // the transition since which the width is narrow: what began before does not count
+	resumes   bool      // releasing only for a pause: when that is over the lane goes on
 	renewed   time.Time
 	leaseEnd  time.Time
 	worked    time.Time // when there was work last
@@ -243,8 +248,17 @@ func (l *lane) collect() {
 	l.c.mu.Lock()
 	draining := !l.c.running
 	l.c.mu.Unlock()
-	if draining || l.known && time.Now().After(l.leaseEnd) || l.holds() || l.turnOver() {
+	switch {
+	case draining, l.known && time.Now().After(l.leaseEnd), l.turnOver():
+		l.resumes = false
 		l.release()
+	case l.holds():
+		l.resumes = l.resumes || !l.releasing
+		l.release()
+	case l.resumes && len(l.outcomes) == 0:
+		l.resume()
+	case l.releasing:
+		l.release() // whatever the last reply brought
 	}
 }
 
@@ -271,24 +285,21 @@ func (l *lane) release() {
 	l.lines = lines{m: map[string]*line{}}
 }
 
-// holds says that events wait for the end of the pause where they are: the lane gives the registration back until then.
-func (l *lane) holds() bool {
-	return l.reg != nil && l.reg.WhenDown == Hold && l.state.reading.Standing.State == health.Down && l.paused()
-}
-
-// holding says that what waits in the queue stays there until the trial has been acknowledged.
-func (l *lane) holding() bool {
-	st := l.state.reading.Standing
-	return st.Holding && st.State == health.Down
-}
-
 // ended takes in one try.
 func (l *lane) ended(f finished) {
 	t := f.t
 	l.running--
-	if f.o.cancelled {
+	switch {
+	case f.o.cancelled:
 		l.left(t)
 		return // no outcome: whoever holds the lease next delivers it
+	case f.o.short:
+		l.left(t)
+		l.lines.putBack(t)
+		l.short = time.Now().Add(shortWait)
+		l.c.caller.shed()
+		l.c.unwell.warn(l.c.log, "no file or port is left to call bots with: raise the limit of open files (ulimit -n), or lower --in-flight", l.id, errors.New(f.o.message))
+		return
 	}
 	t.tries++
 	t.last = f.o
@@ -318,7 +329,7 @@ func (l *lane) conclude(t *task) {
 			l.trialFail = t.trial
 		}
 	}
-	if fate == Failed && t.trial != 0 && t.reg.WhenDown == Hold {
+	if fate == Failed && l.isTrial(t) && t.reg.WhenDown == Hold {
 		l.left(t) // it stays at the head of the queue, without a fate, and is read again from there
 		l.release()
 		return

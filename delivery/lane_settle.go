@@ -111,7 +111,7 @@ func (l *lane) cutAtLeaseEnd() (stop func()) {
 	end := time.AfterFunc(left, l.stopTries)
 	return func() {
 		if !end.Stop() {
-			l.releasing = true // its tries cannot begin any more, whatever the store said in the end
+			l.releasing, l.resumes = true, false // its tries cannot begin any more, whatever the store said in the end
 		}
 	}
 }
@@ -147,6 +147,10 @@ func (l *lane) storeAway(err error) bool {
 }
 
 func (l *lane) heard(st laneState, began time.Time) {
+	was, is := l.state.reading.Standing, st.reading.Standing
+	if l.known && is.Number != was.Number && (is.State == health.Down || was.State == health.Down || is.State == health.Healthy && !is.Verified) {
+		l.narrow = is.Number
+	}
 	l.state, l.known = st, true
 	if st.lease > 0 {
 		l.renewed, l.leaseEnd = began, began.Add(st.lease)
@@ -163,13 +167,21 @@ func (l *lane) append(call *settleCall) {
 		size += len(q.body)
 		if after(q.sid, l.cursor) {
 			l.cursor = q.sid
-			l.push(newTask(q, &l.c.parser))
+			if l.tried[q.sid] == nil { // a lane that took up the queue again finds what is under way there, too
+				l.push(newTask(q, &l.c.parser))
+			}
 		}
 	}
 	if len(call.events) > 0 && (len(call.events) == call.max || size >= call.maxBytes || l.holding()) {
 		l.mu.Lock()
 		l.more = true
 		l.mu.Unlock()
+		return
+	}
+	inHand := l.lines.events + l.under + len(l.outcomes)
+	if call.max > 0 && !call.quiet && l.state.reading.Standing.State != health.Down && l.state.waiting > int64(inHand) {
+		l.resumes = false // a store that has forgotten settlements has them in its queue again, behind the cursor: the next lane reads that from its beginning
+		l.release()
 	}
 }
 

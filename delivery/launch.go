@@ -58,6 +58,27 @@ func (l *lane) width() int {
 	return l.limit()
 }
 
+// free is how many more deliveries may be under way. Where the width is narrow, what began before it was does not count, nor does what is debugged: a bot
+// that hangs with the tries of the time before is asked all the same whether it is back.
+func (l *lane) free() int {
+	all := l.limit() - l.under
+	width := l.width()
+	if width >= l.limit() {
+		return all
+	}
+	for _, t := range l.staged {
+		if t.tries == 0 {
+			width--
+		}
+	}
+	for _, t := range l.tried {
+		if !t.debug && t.reading.Standing.Number >= l.narrow {
+			width--
+		}
+	}
+	return min(all, width)
+}
+
 // stage decides what starts next. What was heard a moment ago starts at once; the rest goes by the store first, which says who owns the
 // conversation, and whether the registration is still the same.
 func (l *lane) stage() {
@@ -78,7 +99,7 @@ func (l *lane) stage() {
 	l.mu.Lock()
 	ask, changed := l.again || l.failing || l.trialFail != 0, l.changed
 	l.mu.Unlock()
-	for l.under < l.width() && len(l.outcomes) < settleBatch && l.lines.waits() && l.admits(now) {
+	for room := l.free(); room > 0 && len(l.outcomes) < settleBatch && l.lines.waits() && l.admits(now); room-- {
 		t := l.lines.next()
 		l.under++
 		if !ask && l.mayStart(t, now, changed) {
@@ -114,7 +135,7 @@ func (l *lane) stageRetries(now time.Time) {
 func (l *lane) admits(now time.Time) bool {
 	switch {
 	case l.refused:
-	case !l.pace.allows(len(l.staged), now):
+	case !l.pace.allows(len(l.staged), now), now.Before(l.short):
 		l.refused, l.paced = true, true
 	case !l.c.slots.take(&l.share, now):
 		l.refused, l.asked = true, true
@@ -137,7 +158,7 @@ func (l *lane) nextStart(due time.Time) time.Time {
 			due = t.retryAt
 		}
 	}
-	if at := l.pace.at(len(l.staged)); l.paced && at.Before(due) {
+	if at := later(l.pace.at(len(l.staged)), l.short); l.paced && at.Before(due) {
 		return at
 	}
 	return due

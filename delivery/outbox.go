@@ -68,12 +68,13 @@ type Handoff struct {
 	Comment     string      `json:"comment,omitempty"`
 	Reason      string      `json:"reason,omitempty"` // failed, suppressed, overflow, expired, down, mode, deleted, maintenance, control
 	RequestID   string      `json:"requestId,omitempty"`
+
+	Sent json.RawMessage `json:"sent,omitempty"` // what a bot sent to pass control, whole: the platform gets what we know nothing of, too
 }
 
-// Job is the Data of an EntryJob: hand off all conversations that the app has owned since before Before.
+// Job is the Data of an EntryJob: hand off all conversations that the app has owned since before the entry was made.
 type Job struct {
 	HandoffKind HandoffKind `json:"kind"`
-	Before      int64       `json:"before"` // epoch ms
 	Reason      string      `json:"reason"`
 }
 
@@ -84,8 +85,9 @@ type Outbox interface {
 	Take(ctx context.Context, n int, lease time.Duration) ([]Entry, error)
 	// Update stores what has been done. An entry that is still EntryPending becomes due again at e.NextTry.
 	Update(ctx context.Context, e Entry) error
-	// List returns entries of the kinds of a company, newest first, at most n. A transition that a mail tells of has the mail's state.
-	List(ctx context.Context, company string, n int, kinds ...EntryKind) ([]Entry, error)
+	// List returns entries of the kinds of a company that keep wants (nil: all), newest first, at most n. A transition that a mail tells of has
+	// the mail's state.
+	List(ctx context.Context, company string, n int, keep func(Entry) bool, kinds ...EntryKind) ([]Entry, error)
 	// RunJob hands off one batch for a job entry and returns it with its cursor moved on, or done.
 	RunJob(ctx context.Context, e Entry) (Entry, error)
 	// Gather decides whether the notice of a transition goes out by itself, "", or in a mail with others, whose entry it names and which

@@ -116,7 +116,9 @@ func TestRedeliveryObeysWhatHoldsForAnyDelivery(t *testing.T) {
 		soon(t, func() bool { return len(b.requests()) == 1 }, "the first try")
 		made := r.again(t, rec.ID)
 		after := r.send(t, message("e1", "ann", 3))
-		require.Equal(t, delivery.RequestPending, r.record(t, made.ID).State)
+		waits := r.record(t, made.ID)
+		require.Equal(t, delivery.RequestPending, waits.State)
+		require.NotEmpty(t, waits.CallbackURL)
 		_, err := r.Redeliver(t.Context(), "acme", made.ID, "")
 		require.ErrorIs(t, err, delivery.ErrUnderWay)
 

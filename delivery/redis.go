@@ -67,16 +67,17 @@ var updateLua string
 // What the store keeps, and for how long.
 const (
 	leaseTime    = 6 * time.Second
-	dedupeTime   = 24 * time.Hour
 	controlTime  = 31 * 24 * time.Hour // 30 days after the last event, which is noted once a day
-	ongoingTime  = 24 * time.Hour
+	ongoingTime  = 24 * time.Hour      // if nothing else is set
 	recordTime   = 32 * 24 * time.Hour // 31 days after the last record, which is noted once a day
-	keepSuccess  = 1_000
-	keepFailures = 10_000
-	storeTimeout = 2 * time.Second // of one round trip
-	acceptTime   = 2 * time.Second // of an accept in all, its place in the queue included
-	batchTime    = time.Second     // of one batch of accepts
+	recordMost   = 31 * 24 * time.Hour // of one record of a failure
+	storeTimeout = 2 * time.Second     // of one round trip
+	acceptTime   = 2 * time.Second     // of an accept in all, its place in the queue included
+	batchTime    = time.Second         // of one batch of accepts
 )
+
+// keep is how many records are kept of each registration.
+type keep struct{ successes, failures int64 }
 
 // store speaks to Redis: every script, and every way in which a reply is read. Safe for concurrent use.
 type store struct {
@@ -86,6 +87,9 @@ type store struct {
 	sealer  *Sealer
 	window  time.Duration
 	hold    time.Duration // time to live of what is held
+	dedupe  time.Duration // how long the id of an event is known
+	ongoing time.Duration // after its last message a conversation is ongoing for so long
+	keep    keep
 	cluster bool          // a script has one slot
 	trips   atomic.Int64  // round trips, for the metrics
 	singles chan struct{} // round trips that lanes and the timer make on their own
@@ -126,7 +130,7 @@ func newStore(cfg Config) *store {
 	cfg.Client.AddHook(known)
 	return &store{
 		clock: newClock(cfg.Clock), reach: known, sick: newAilments(cfg.Log), replicas: cfg.Replicas, cluster: cluster, client: cfg.Client, health: health.NewStore(cfg.Client, cfg.Rules), sealer: cfg.Sealer, window: cfg.Rules.Window,
-		hold: cfg.HoldTime, lineage: cfg.Lineage, singles: make(chan struct{}, singlesMost),
+		hold: cfg.HoldTime, dedupe: cfg.DedupeTime, ongoing: cfg.OngoingTime, keep: keep{cfg.KeepSuccesses, cfg.KeepFailures}, lineage: cfg.Lineage, singles: make(chan struct{}, singlesMost),
 		scripts: scripts{
 			accept: lua(aloneLua, commonLua, wakeLua, conversationLua, acceptLua), acceptPlain: lua(aloneLua, conversationLua, acceptPlainLua), settle: lua(aloneLua, commonLua, settleLua),
 			settlePlain: lua(aloneLua, settlePlainLua), look: lua(lookLua), change: lua(aloneLua, commonLua, wakeLua, changeLua),

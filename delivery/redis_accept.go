@@ -159,8 +159,8 @@ func (s *store) acceptScript(groups []*acceptGroup, token string, lim limits) ac
 		return sc
 	}
 	a := &argv{}
-	a.arg(s.window.Milliseconds(), token, leaseTime.Milliseconds(), dedupeTime.Milliseconds(), controlTime.Milliseconds(),
-		ongoingTime.Milliseconds(), lim.events, lim.bytes, keepSuccess, keepFailures, recordTime.Milliseconds(), s.hold.Milliseconds(), s.heir())
+	a.arg(s.window.Milliseconds(), token, leaseTime.Milliseconds(), s.dedupe.Milliseconds(), controlTime.Milliseconds(),
+		s.ongoing.Milliseconds(), lim.events, lim.bytes, s.keep.successes, s.keep.failures, recordTime.Milliseconds(), s.hold.Milliseconds(), s.heir())
 	at := shardsOf(a, groups, (*acceptGroup).shard)
 	a.arg(len(groups))
 	for _, g := range groups {

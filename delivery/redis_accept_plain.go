@@ -54,7 +54,7 @@ func (s *store) acceptPlainScript(groups []*acceptGroup, token string, lim limit
 	}
 	a := &argv{}
 	a.key(ledgerKey(groups[0].shard()))
-	a.arg(dedupeTime.Milliseconds(), lim.events, lim.bytes, s.window.Milliseconds(), leaseTime.Milliseconds(), token, controlTime.Milliseconds(), ongoingTime.Milliseconds(), len(groups))
+	a.arg(s.dedupe.Milliseconds(), lim.events, lim.bytes, s.window.Milliseconds(), leaseTime.Milliseconds(), token, controlTime.Milliseconds(), s.ongoing.Milliseconds(), len(groups))
 	for _, g := range groups {
 		g.putPlain(a)
 	}

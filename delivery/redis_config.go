@@ -20,6 +20,10 @@ type Config struct {
 	QueueEvents          int64         // waiting events of one registration; 0 means 100,000
 	QueueBytes           int64         // their bytes; 0 means 256 MiB
 	HoldTime             time.Duration // how long an event is held for a DOWN bot whose registration says nothing of it; 0 means 24 h
+	DedupeTime           time.Duration // how long the id of an event is known; 0 means 24 h
+	OngoingTime          time.Duration // how long after its last message a conversation is ongoing; 0 means 24 h
+	KeepFailures         int64         // records of failures that are kept of one registration; 0 means 10,000
+	KeepSuccesses        int64         // records of successes; 0 means 1,000
 	InFlight             int           // tries at once in this process; 0 means 24,576
 	Lanes                int           // registrations worked on at once in this process, before those with a backlog take turns; 0 means 2,048
 	MetricsRegistrations int           // that have series of their own in the metrics; 0 means 200, less than 0 none

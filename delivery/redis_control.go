@@ -54,6 +54,9 @@ func (c *Carrier) PassControl(ctx context.Context, ch ControlChange) (Control, e
 	return c.store.control(ctx, ch.Entity, ch.AuthorID)
 }
 
+// sentMost is how long, in bytes, what a bot sends to pass control may be to be kept whole for the platform. Of more, only what we know is.
+const sentMost = 64 << 10
+
 // passControl says whether that was a handoff.
 func (s *store) passControl(ctx context.Context, v *view, ch ControlChange) (bool, error) {
 	id := RegID{ch.Entity, ch.AppID}
@@ -67,6 +70,9 @@ func (s *store) passControl(ctx context.Context, v *view, ch ControlChange) (boo
 	}
 	if json.Unmarshal(ch.Body, &in) == nil { // only hints for the platform: a body that cannot be read has none
 		h.MessageID, h.Scope = in.Coordinate.MessageID, in.Coordinate.Scope
+		if len(ch.Body) <= sentMost {
+			h.Sent = ch.Body
+		}
 	}
 	standard := h
 	standard.HandoffKind = StandardHandoff
@@ -101,12 +107,12 @@ func (c *Carrier) runJob(ctx context.Context, e Entry) (Entry, error) {
 		return e, fmt.Errorf("decode job: %w", err)
 	}
 	id := e.regID()
-	authors, next, err := c.store.ongoing(ctx, id.Entity, e.Cursor)
+	authors, next, err := c.store.conversations(ctx, id.Entity, e.Cursor)
 	if err != nil {
 		return e, err
 	}
 	for batch := range slices.Chunk(authors, jobBatch) {
-		n, err := c.store.handOff(ctx, id, job, e.ID, batch)
+		n, err := c.store.handOff(ctx, job, e, batch)
 		if err != nil {
 			return e, err
 		}

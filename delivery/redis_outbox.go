@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -114,55 +115,102 @@ func (o outbox) Update(ctx context.Context, e Entry) error {
 	return nil
 }
 
-func (o outbox) List(ctx context.Context, company string, n int, kinds ...EntryKind) ([]Entry, error) {
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
-	defer cancel()
-	s := o.c.store
-	p := s.client.Pipeline()
-	type ask struct {
-		shard health.Shard
-		ids   *redis.StringSliceCmd
-	}
-	var asks []ask
+func (o outbox) List(ctx context.Context, company string, n int, keep func(Entry) bool, kinds ...EntryKind) ([]Entry, error) {
+	var places []*listPlace
 	for sh := range health.Shard(health.Shards) {
 		for _, k := range kinds {
-			asks = append(asks, ask{sh, p.ZRevRange(ctx, toldKey(sh, company, k), 0, int64(n)-1)})
+			places = append(places, &listPlace{shard: sh, key: toldKey(sh, company, k), open: true})
 		}
 	}
-	s.trips.Add(2)
-	if _, err := p.Exec(ctx); err != nil {
-		return nil, unavailable("list outbox", err)
-	}
-	p = s.client.Pipeline()
-	var data []*redis.SliceCmd
-	for _, a := range asks {
-		if ids := a.ids.Val(); len(ids) > 0 {
-			data = append(data, p.HMGet(ctx, outDataKey(a.shard), ids...))
+	var entries []Entry
+	for page := int64(max(n, listPage)); slices.ContainsFunc(places, func(p *listPlace) bool { return p.open }); {
+		if err := o.listOn(ctx, places, page); err != nil {
+			return nil, err
+		}
+		for _, p := range places {
+			for _, e := range decodeEntries(p.data) {
+				if p.kept < n && (keep == nil || keep(e)) {
+					entries, p.kept = append(entries, e), p.kept+1
+				}
+			}
+			p.open = p.open && p.kept < n
 		}
 	}
-	if len(data) == 0 {
-		return []Entry{}, nil
-	}
-	if _, err := p.Exec(ctx); err != nil {
-		return nil, unavailable("list outbox", err)
-	}
-	entries := decodeEntries(data)
+	sort.SliceStable(entries, func(i, j int) bool { return entries[i].At > entries[j].At })
+	seen := map[string]bool{} // what was written meanwhile has moved others to the next page
+	entries = slices.DeleteFunc(entries, func(e Entry) bool {
+		again := seen[e.ID]
+		seen[e.ID] = true
+		return again
+	})
 	entries = entries[:min(n, len(entries))]
 	return entries, o.withMails(ctx, entries)
 }
 
-// decodeEntries returns the entries, newest first.
-func decodeEntries(data []*redis.SliceCmd) []Entry {
-	var entries []Entry
-	for _, d := range data {
-		for _, v := range d.Val() {
-			var e Entry
-			if json.Unmarshal([]byte(toText(v)), &e) == nil {
-				entries = append(entries, e)
-			}
+// listPage is how many entries of one shard are read at once, at least.
+const listPage = 256
+
+// listPlace is where entries are listed, newest first: how far they were read, and how many of them are wanted.
+type listPlace struct {
+	shard health.Shard
+	key   string
+	read  int64
+	kept  int
+	open  bool // there may be more
+	data  []any
+}
+
+// listOn reads the next page of each place that is open.
+func (o outbox) listOn(ctx context.Context, places []*listPlace, page int64) error {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	s, p := o.c.store, o.c.store.client.Pipeline()
+	ids := make([]*redis.StringSliceCmd, len(places))
+	for i, at := range places {
+		if at.data = nil; at.open {
+			ids[i] = p.ZRevRange(ctx, at.key, at.read, at.read+page-1)
 		}
 	}
-	sort.SliceStable(entries, func(i, j int) bool { return entries[i].At > entries[j].At })
+	s.trips.Add(2)
+	if _, err := p.Exec(ctx); err != nil {
+		return unavailable("list outbox", err)
+	}
+	p = s.client.Pipeline()
+	data := make([]*redis.SliceCmd, len(places))
+	for i, at := range places {
+		if ids[i] == nil {
+			continue
+		}
+		list := ids[i].Val()
+		at.read += int64(len(list))
+		at.open = int64(len(list)) == page
+		if len(list) > 0 {
+			data[i] = p.HMGet(ctx, outDataKey(at.shard), list...)
+		}
+	}
+	if p.Len() == 0 {
+		return nil
+	}
+	if _, err := p.Exec(ctx); err != nil {
+		return unavailable("list outbox", err)
+	}
+	for i, cmd := range data {
+		if cmd != nil {
+			places[i].data = cmd.Val()
+		}
+	}
+	return nil
+}
+
+// decodeEntries returns the entries that can be read.
+func decodeEntries(data []any) []Entry {
+	var entries []Entry
+	for _, v := range data {
+		var e Entry
+		if json.Unmarshal([]byte(toText(v)), &e) == nil {
+			entries = append(entries, e)
+		}
+	}
 	return entries
 }
 
@@ -193,44 +241,62 @@ func (o outbox) Waiting(ctx context.Context) (int64, time.Duration, error) {
 	return n, lag, nil
 }
 
-// ongoing reads one page of an entity's ongoing conversations, and where the next one begins: "" at the end.
-func (s *store) ongoing(ctx context.Context, e Entity, cursor string) (authors []string, next string, err error) {
-	var from uint64
-	if cursor != "" {
-		if from, err = strconv.ParseUint(cursor, 10, 64); err != nil {
-			return nil, "", fmt.Errorf("cursor of a job: %w", err)
-		}
+// conversations reads one page of an entity's ongoing conversations, and where the next one begins: "" at the end. A cursor is worth something to the
+// process that gave it; after a restart or a failover it begins anew.
+func (s *store) conversations(ctx context.Context, e Entity, cursor string) (authors []string, next string, err error) {
+	of, number, _ := strings.Cut(cursor, ":")
+	from, _ := strconv.ParseUint(number, 10, 64)
+	server, pairs, to, err := s.scanConversations(ctx, e.ownKey(), from)
+	if err == nil && from != 0 && server != of {
+		server, pairs, to, err = s.scanConversations(ctx, e.ownKey(), 0)
 	}
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
-	defer cancel()
-	s.trips.Add(1)
-	pairs, to, err := s.client.ZScan(ctx, e.ownKey(), from, "", jobBatch).Result()
 	if err != nil {
 		return nil, "", unavailable("read conversations", err)
 	}
-	old := float64(s.now().Add(-ongoingTime).UnixMilli())
+	old := float64(s.now().Add(-s.ongoing).UnixMilli())
 	for i := 0; i+1 < len(pairs); i += 2 {
 		if last, err := strconv.ParseFloat(pairs[i+1], 64); err == nil && last >= old {
 			authors = append(authors, pairs[i])
 		}
 	}
 	if to != 0 {
-		next = strconv.FormatUint(to, 10)
+		next = server + ":" + strconv.FormatUint(to, 10)
 	}
 	return authors, next, nil
 }
 
+// scanConversations reads one page, and says which process it is of; "" of one that does not say.
+func (s *store) scanConversations(ctx context.Context, key string, from uint64) (server string, pairs []string, to uint64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	var master pipeliner = s.client
+	if cluster, ok := s.client.(*redis.ClusterClient); ok {
+		if master, err = cluster.MasterForKey(ctx, key); err != nil {
+			return "", nil, 0, err
+		}
+	}
+	s.trips.Add(1)
+	p := master.Pipeline()
+	info, page := p.Info(ctx, "server"), p.ZScan(ctx, key, from, "", jobBatch)
+	_, _ = p.Exec(ctx) // each command has its own error
+	_, server, _ = strings.Cut(info.Val(), "run_id:")
+	server, _, _ = strings.Cut(server, "\r")
+	pairs, to, err = page.Result()
+	return server, pairs, to, err
+}
+
 // handOff hands a batch of conversations to agents. Repeating it changes nothing.
-func (s *store) handOff(ctx context.Context, id RegID, job Job, entryID string, authors []string) (int64, error) {
+func (s *store) handOff(ctx context.Context, job Job, e Entry, authors []string) (int64, error) {
 	if len(authors) == 0 {
 		return 0, nil
 	}
+	id := e.regID()
 	sh := id.shard()
 	keys := []string{outKey(sh), outDataKey(sh), toldKey(sh, id.CompanyKey, EntryHandoff), id.standingKey()}
-	args := []any{id.Entity.where(), id.AppID, job.Before, string(job.HandoffKind), job.HandoffKind.Tag(), controlTime.Milliseconds(), job.Reason}
+	args := []any{id.Entity.where(), id.AppID, e.At, string(job.HandoffKind), job.HandoffKind.Tag(), controlTime.Milliseconds(), job.Reason}
 	for _, a := range authors {
 		keys = append(keys, id.controlKey(a))
-		args = append(args, a, entryID+"-"+digest(a))
+		args = append(args, a, e.ID+"-"+digest(a))
 	}
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -16,6 +15,8 @@ import (
 
 const (
 	recordPage  = 100
+	payloadPage = 32        // records that are read at once with their payloads: at most 8 MiB
+	listPayload = 16 << 20  // bytes of payloads in one list; who wants the others reads their records one by one
 	recordSlack = time.Hour // how far a gateway's idea of the store's clock may be off when it made an id
 )
 
@@ -33,7 +34,23 @@ func (c *Carrier) Record(ctx context.Context, company, id string) (Record, error
 	if err != nil || reg.CompanyKey != company {
 		return Record{}, ErrNotFound
 	}
-	return c.store.findRecord(ctx, reg, p)
+	return c.findRecord(ctx, reg, p)
+}
+
+// findRecord looks for the record of a delivery. Where one goes that still waits is where its registration has its bot now.
+func (c *Carrier) findRecord(ctx context.Context, reg RegID, p parsedID) (Record, error) {
+	r, err := c.store.findRecord(ctx, reg, p)
+	if err != nil || r.State != RequestPending {
+		return r, err
+	}
+	v, err := c.freshView(ctx, reg.Entity)
+	if err != nil {
+		return Record{}, err
+	}
+	if now := v.find(reg.AppID); now != nil {
+		r.CallbackURL = now.CallbackURL
+	}
+	return r, nil
 }
 
 // EventRecords returns a record for each registration that an event went to, and for each time that it was delivered once more; ErrNotFound
@@ -70,7 +87,7 @@ func (c *Carrier) EventRecords(ctx context.Context, company, eventID string) ([]
 	}
 	var out []Record
 	for _, at := range append(places, again...) {
-		r, err := c.store.findRecord(ctx, at.reg, at.id)
+		r, err := c.findRecord(ctx, at.reg, at.id)
 		if err == nil {
 			out = append(out, r)
 		} else if err != ErrNotFound {
@@ -108,31 +125,6 @@ func (s *store) madeAgain(ctx context.Context, e Entity, p parsedID) ([]place, e
 	return places, nil
 }
 
-// Records returns the records of an app, newest first; ErrNotFound for an unknown app.
-func (c *Carrier) Records(ctx context.Context, company, appID string, q RecordQuery) ([]Record, error) {
-	regs, err := c.OfApp(ctx, company, appID)
-	if err != nil {
-		return nil, err
-	}
-	if len(regs) == 0 {
-		return nil, ErrNotFound
-	}
-	if q.Limit <= 0 {
-		q.Limit = 1000
-	}
-	since := c.store.now().Add(-q.From)
-	var out []Record
-	for _, r := range regs {
-		got, err := c.store.records(ctx, r, q, since)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, got...)
-	}
-	sort.SliceStable(out, func(i, j int) bool { return out[i].Created.After(out[j].Created) })
-	return out[:min(len(out), q.Limit)], nil
-}
-
 // NewCallID makes a request id for a call by a bot.
 func (c *Carrier) NewCallID(id RegID) string {
 	return id.requestPrefix() + newPart(c.store.now().UnixMilli())
@@ -164,12 +156,14 @@ func (s *store) noteCall(ctx context.Context, r Record, part string) error {
 	key, message := r.Reg.okLogKey(), clip(r.Message, maxMessageBytes)
 	if r.State == RequestError {
 		key = r.Reg.errLogKey()
-		values := []any{"i", part, "f", "", "c", "", "o", r.Code, "m", message, "a", r.Created.UnixMilli(), "h", string(r.Handoff), "g", OriginBot, "p", r.Payload, "e", "1"}
-		p.XAdd(ctx, &redis.XAddArgs{Stream: key, MaxLen: keepFailures, Values: values})
+		values := []any{"i", part, "f", "", "c", "", "o", r.Code, "m", message, "a", r.Created.UnixMilli(), "h", string(r.Handoff), "g", OriginBot, "p", r.Payload, "e", "1", "u", r.CallbackURL, "t", r.Tries, "l", r.Latency.Milliseconds()}
+		p.XAdd(ctx, &redis.XAddArgs{Stream: key, MaxLen: s.keep.failures, Values: values})
 	} else {
 		done, created := strconv.FormatInt(r.Completed.UnixMilli(), 10), strconv.FormatInt(r.Created.UnixMilli(), 10)
-		p.LPush(ctx, key, strings.Join([]string{done, "0", part, "", "", r.Code, "", "", created, string(r.Handoff), OriginBot, "", "", message}, "\n"))
-		p.LTrim(ctx, key, 0, keepSuccess-1)
+		p.LPush(ctx, key, strings.Join([]string{
+			done, "0", part, "", "", r.Code, strconv.Itoa(r.Tries), strconv.FormatInt(r.Latency.Milliseconds(), 10), created, string(r.Handoff), OriginBot, "", r.CallbackURL, message,
+		}, "\n"))
+		p.LTrim(ctx, key, 0, s.keep.successes-1)
 	}
 	p.PExpire(ctx, key, recordTime)
 	if _, err := p.Exec(ctx); err != nil {
@@ -234,9 +228,12 @@ func (s *store) named(ctx context.Context, p parsedID) (string, error) {
 
 // findRecord looks for a delivery in the queue and in the logs, from the time in its id on.
 func (s *store) findRecord(ctx context.Context, reg RegID, p parsedID) (Record, error) {
-	from := strconv.FormatInt(max(0, p.ms-recordSlack.Milliseconds()), 10)
+	from := max(0, p.ms-recordSlack.Milliseconds())
 	for _, key := range []string{reg.queueKey(), reg.errLogKey()} {
-		for next := from; next != ""; {
+		if key == reg.errLogKey() {
+			from = max(from, s.now().Add(-recordMost).UnixMilli()) // what is older goes by and by
+		}
+		for next := strconv.FormatInt(from, 10); next != ""; {
 			page, err := s.page(ctx, key, next)
 			if err != nil {
 				return Record{}, err
@@ -248,7 +245,7 @@ func (s *store) findRecord(ctx context.Context, reg RegID, p parsedID) (Record, 
 				}
 			}
 			next = ""
-			if len(page) == recordPage {
+			if len(page) == payloadPage {
 				next = "(" + page[len(page)-1].ID
 			}
 		}
@@ -270,59 +267,11 @@ func (s *store) page(ctx context.Context, key, from string) ([]redis.XMessage, e
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	s.trips.Add(1)
-	page, err := s.client.XRangeN(ctx, key, from, "+", recordPage).Result()
+	page, err := s.client.XRangeN(ctx, key, from, "+", payloadPage).Result()
 	if err != nil {
 		return nil, unavailable("read records", err)
 	}
 	return page, nil
-}
-
-// records reads a registration's records that a query asks for, newest first from each place they lie in.
-func (s *store) records(ctx context.Context, r Registration, q RecordQuery, since time.Time) ([]Record, error) {
-	want := func(st RequestState) bool { return len(q.States) == 0 || slices.Contains(q.States, st) }
-	type stream struct {
-		key     string
-		pending bool
-	}
-	var streams []stream
-	if want(RequestPending) && q.Origin != OriginBot {
-		streams = append(streams, stream{r.queueKey(), true})
-	}
-	if want(RequestError) || want(RequestSuccess) {
-		streams = append(streams, stream{r.errLogKey(), false})
-	}
-	var out []Record
-	for _, p := range streams {
-		ctx, cancel := context.WithTimeout(ctx, storeTimeout)
-		s.trips.Add(1)
-		got, err := s.client.XRevRangeN(ctx, p.key, "+", strconv.FormatInt(since.UnixMilli(), 10), int64(q.Limit)).Result()
-		cancel()
-		if err != nil {
-			return nil, unavailable("read records", err)
-		}
-		for _, m := range got {
-			rec := recordOf(r.RegID, m, p.pending)
-			if p.pending {
-				rec.CallbackURL = r.CallbackURL
-			}
-			if want(rec.State) && (q.Origin == "" || q.Origin == rec.Origin) {
-				out = append(out, rec)
-			}
-		}
-	}
-	if !want(RequestSuccess) {
-		return out, nil
-	}
-	got := 0
-	return out, s.okRecords(ctx, r.RegID, func(rec Record) bool {
-		if rec.Completed.Before(since) {
-			return false
-		}
-		if q.Origin == "" || q.Origin == rec.Origin {
-			out, got = append(out, rec), got+1
-		}
-		return got < q.Limit
-	})
 }
 
 // recordOf reads one stream entry. Its own id is when it was written: accepted, for one in the queue; completed, for one in a log.

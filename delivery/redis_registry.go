@@ -77,25 +77,56 @@ func (s *store) addIndex(ctx context.Context, id RegID) error {
 	return s.onIndexes(ctx, id, func(p redis.Pipeliner, key string) { p.SAdd(ctx, key, id.member()) })
 }
 
+// dropIndex keeps the name of the registration as long as there may be records of it.
 func (s *store) dropIndex(ctx context.Context, id RegID) error {
+	deleted := deletedIndexKey(id.CompanyKey, id.AppID)
+	err := s.index(ctx, func(p redis.Pipeliner) {
+		p.SAdd(ctx, deleted, id.member())
+		p.PExpire(ctx, deleted, recordTime)
+	})
+	if err != nil {
+		return err
+	}
 	return s.onIndexes(ctx, id, func(p redis.Pipeliner, key string) { p.SRem(ctx, key, id.member()) })
 }
 
+// deletedOf are the registrations of an app that were deleted while there may still be records of them.
+func (s *store) deletedOf(ctx context.Context, company, app string) ([]RegID, error) {
+	members, err := s.indexed(ctx, deletedIndexKey(company, app), "")
+	if err != nil {
+		return nil, err
+	}
+	var ids []RegID
+	for _, m := range members {
+		if id, err := parseMember(m); err == nil && id.CompanyKey == company && id.AppID == app {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
+}
+
 func (s *store) onIndexes(ctx context.Context, id RegID, do func(redis.Pipeliner, string)) error {
+	return s.index(ctx, func(p redis.Pipeliner) {
+		do(p, appIndexKey(id.CompanyKey, id.AppID))
+		do(p, companyIndexKey(id.CompanyKey))
+	})
+}
+
+// index changes indexes in one round trip.
+func (s *store) index(ctx context.Context, change func(redis.Pipeliner)) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	s.trips.Add(1)
 	p := s.client.Pipeline()
-	do(p, appIndexKey(id.CompanyKey, id.AppID))
-	do(p, companyIndexKey(id.CompanyKey))
+	change(p)
 	if _, err := p.Exec(ctx); err != nil {
 		return unavailable("index registration", err)
 	}
 	return nil
 }
 
-// index returns the names in an index that come after a cursor, in order.
-func (s *store) index(ctx context.Context, key, after string) ([]string, error) {
+// indexed returns the names in an index that come after a cursor, in order.
+func (s *store) indexed(ctx context.Context, key, after string) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	s.trips.Add(1)

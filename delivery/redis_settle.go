@@ -172,7 +172,7 @@ func (s *store) settleScript(calls []*settleCall) settleScript {
 		return sc
 	}
 	a := &argv{}
-	a.arg(s.window.Milliseconds(), leaseTime.Milliseconds(), controlTime.Milliseconds(), keepSuccess, keepFailures, recordTime.Milliseconds(), s.hold.Milliseconds(), s.heir())
+	a.arg(s.window.Milliseconds(), leaseTime.Milliseconds(), controlTime.Milliseconds(), s.keep.successes, s.keep.failures, recordTime.Milliseconds(), s.hold.Milliseconds(), s.heir())
 	at := shardsOf(a, calls, (*settleCall).shard)
 	a.arg(len(calls))
 	for _, c := range calls {

@@ -18,7 +18,7 @@ func (s *store) settlePlainScript(calls []*settleCall) settleScript {
 	}
 	a := &argv{}
 	a.key(ledgerKey(calls[0].shard()))
-	a.arg(s.window.Milliseconds(), keepSuccess, len(calls))
+	a.arg(s.window.Milliseconds(), s.keep.successes, len(calls))
 	for _, c := range calls {
 		n := c.names
 		number, _, _ := strings.Cut(c.state.stamp, " ")

@@ -225,7 +225,7 @@ func effectsOf(old, next *held, now time.Time) effects {
 
 func (e *effects) handOver(live bool, kind HandoffKind, reason string, now time.Time) {
 	if live {
-		e.job = &Job{HandoffKind: kind, Before: now.UnixMilli(), Reason: reason}
+		e.job = &Job{HandoffKind: kind, Reason: reason}
 	}
 }
 
@@ -278,7 +278,7 @@ const loadChunk = 250
 // indexed reads the registrations that an index names after a cursor; what dangles is left out.
 func (c *Carrier) indexed(ctx context.Context, key, after string, belongs func(RegID) bool) iter.Seq2[Registration, error] {
 	return func(yield func(Registration, error) bool) {
-		members, err := c.store.index(ctx, key, after)
+		members, err := c.store.indexed(ctx, key, after)
 		if err != nil {
 			yield(Registration{}, err)
 			return

@@ -174,7 +174,7 @@ func TestFailureOfABotThatWasWell(t *testing.T) {
 		b.status(http.StatusNotFound)
 		r.settled(t, r.send(t, message("e", "ann", 3))[0].ID)
 		soon(t, func() bool { return r.healthOf(t, "app").Standing.State == health.Degraded }, "the transition")
-		listed, err := r.Outbox().List(t.Context(), "acme", 10, delivery.EntryTransition)
+		listed, err := r.Outbox().List(t.Context(), "acme", 10, nil, delivery.EntryTransition)
 		require.NoError(t, err)
 		var made health.Transition
 		require.NoError(t, json.Unmarshal(listed[0].Data, &made))

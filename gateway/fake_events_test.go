@@ -140,7 +140,7 @@ func (f *fakeCarrier) Redeliver(ctx context.Context, company, requestID, key str
 		return delivery.Redelivery{ID: before.body, EventID: r.EventID, Fate: delivery.Queued}, nil
 	}
 	r.ID, r.State, r.Fate, r.Message, r.Handoff = f.newID("rq"), delivery.RequestPending, delivery.Queued, "", ""
-	r.CallbackURL, r.Created, r.Completed = "", time.Now(), time.Time{} // where it goes is seen when it goes
+	r.Created, r.Completed = time.Now(), time.Time{}
 	f.records = append(f.records, r)
 	f.seen["again:"+requestID+key] = accepted{body: r.ID}
 	return delivery.Redelivery{ID: r.ID, EventID: r.EventID, Fate: r.Fate}, nil
@@ -177,7 +177,6 @@ func (f *fakeCarrier) EventRecords(_ context.Context, company, eventID string) (
 
 func (f *fakeCarrier) NoteCall(_ context.Context, r delivery.Record) (delivery.Record, error) {
 	defer f.lock()()
-	r.CallbackURL, r.Tries = "", 0 // a call by a bot goes to no callback
 	f.records = append(f.records, r)
 	return r, nil
 }

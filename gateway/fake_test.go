@@ -286,10 +286,10 @@ type fakeOutbox struct {
 
 func (o fakeOutbox) Now() time.Time { return time.Now() }
 
-func (o fakeOutbox) List(_ context.Context, company string, n int, kinds ...delivery.EntryKind) (out []delivery.Entry, _ error) {
+func (o fakeOutbox) List(_ context.Context, company string, n int, keep func(delivery.Entry) bool, kinds ...delivery.EntryKind) (out []delivery.Entry, _ error) {
 	defer o.f.lock()()
 	for _, e := range slices.Backward(o.f.entries) {
-		if e.CompanyKey == company && slices.Contains(kinds, e.Kind) && len(out) < n {
+		if e.CompanyKey == company && slices.Contains(kinds, e.Kind) && len(out) < n && (keep == nil || keep(e)) {
 			out = append(out, e)
 		}
 	}

@@ -288,7 +288,7 @@ func TestE04OddIDsStayInTheirPlace(t *testing.T) {
 		"a/b", "..", "../..", "%2F", "%00", "\x00", strings.Repeat("k", 1<<10), strings.Repeat("k", 513), "\u202eabc", "a\u200bb", "\ufeffa", "\u00e9", "e\u0301", "{}", "{x}", "}:{",
 		"{18}", "*", "?", "[a-z]", ":", "a:b", "a\nb", "a\r\nb", " ", "\t", "a b", "\\", "\"", "'", "pg:{18}:due", "#", "-", "\xff", "\xc0\xaf", "👾", "%", "%zz", "a;b", "a,b", "a|b", "null",
 	}
-	tagged := regexp.MustCompile(`^pg:(\{\d+\}:[^{}]*|(app|company):[^{}]*|[a-z]+)$`)
+	tagged := regexp.MustCompile(`^pg:(\{\d+\}:[^{}]*|(app|company|deleted):[^{}]*|[a-z]+)$`)
 	keys := 0
 	check := func(id string) {
 		for _, key := range w.store.Keys() {

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -11,7 +12,7 @@ import (
 	"github.com/pulsegate/pulsegate/health"
 )
 
-// listLimit is how many entries of the outbox are looked at for one list.
+// listLimit is how many rows a list has at most.
 const listLimit = 1000
 
 // entry is what all entries of the outbox have in common on the wire. Times are epoch milliseconds.
@@ -106,23 +107,28 @@ func list[D, W any](
 			return answer{}, err
 		}
 	}
-	entries, err := g.Carrier.Outbox().List(ctx, c.CompanyKey, listLimit, kind)
-	if err != nil {
-		return answer{}, err
-	}
-	rows := []W{}
-	for _, e := range entries {
-		if len(rows) == limit {
-			break
-		}
+	var unread error
+	read := func(e delivery.Entry) (row W, ok bool) {
 		if e.CompanyKey != c.CompanyKey || c.may(e.AppID) != nil || app != "" && app != e.AppID {
-			continue
+			return row, false
 		}
 		var data D
 		if err := json.Unmarshal(e.Data, &data); err != nil {
-			return answer{}, fmt.Errorf("read %s entry %s: %w", kind, e.ID, err)
+			unread = fmt.Errorf("read %s entry %s: %w", kind, e.ID, err)
+			return row, false
 		}
-		if row, ok := wire(e, data); ok {
+		return wire(e, data)
+	}
+	entries, err := g.Carrier.Outbox().List(ctx, c.CompanyKey, limit, func(e delivery.Entry) bool {
+		_, ok := read(e)
+		return ok
+	}, kind)
+	if err = cmp.Or(err, unread); err != nil {
+		return answer{}, err
+	}
+	rows := []W{}
+	for _, e := range entries { // as they are now: whether a mail has told of them is known by the end
+		if row, ok := read(e); ok {
 			rows = append(rows, row)
 		}
 	}

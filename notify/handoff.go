@@ -3,7 +3,9 @@ package notify
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"strconv"
 	"time"
@@ -83,7 +85,7 @@ func (s *shift) handOff(ctx context.Context, e delivery.Entry) delivery.Entry {
 // passControl makes the control call. A refused tag does not keep people from getting the conversation, but the entry says so.
 func (s *shift) passControl(ctx context.Context, e delivery.Entry, h delivery.Handoff) delivery.Entry {
 	tagFault := e.LastError
-	got := s.call(ctx, "/bots/v3/control", controlCall(e, h))
+	got := s.call(ctx, "/bots/v3/control", over(h.Sent, controlCall(e, h)))
 	now := s.cfg.Outbox.Now()
 	switch {
 	case got.means == callAgain:
@@ -110,13 +112,13 @@ type gotten struct {
 	why   string
 }
 
-func (s *shift) call(ctx context.Context, path string, body platformCall) gotten {
+func (s *shift) call(ctx context.Context, path string, body any) gotten {
 	got := s.ask(ctx, path, body)
 	s.count.calls.WithLabelValues(string(got.means)).Inc()
 	return got
 }
 
-func (s *shift) ask(ctx context.Context, path string, body platformCall) gotten {
+func (s *shift) ask(ctx context.Context, path string, body any) gotten {
 	data, err := json.Marshal(body)
 	if err != nil {
 		return gotten{means: callRefused, why: "the call cannot be written"}
@@ -174,6 +176,43 @@ func controlCall(e delivery.Entry, h delivery.Handoff) platformCall {
 	}
 	c.LastUpdateTS = strconv.FormatInt(e.At, 10)
 	return c
+}
+
+// over is a call laid over what a bot sent: what we say of it wins, and what we know nothing of stays as it came.
+func over(sent json.RawMessage, c platformCall) any {
+	whole, err := members(sent)
+	if err != nil {
+		return c
+	}
+	ours, err := members(c)
+	if err != nil {
+		return c
+	}
+	delete(whole, "lastUpdatedTS") // the other spelling of ours
+	for name, value := range ours {
+		inner, err := members(value)
+		theirs, none := members(whole[name])
+		if err == nil && none == nil && name != "owner" {
+			maps.Copy(theirs, inner)
+			if value, err = json.Marshal(theirs); err != nil {
+				return c
+			}
+		}
+		whole[name] = value
+	}
+	return whole
+}
+
+// members are those of a JSON object; an error for what is none.
+func members(v any) (m map[string]json.RawMessage, err error) {
+	text, err := json.Marshal(v)
+	if err == nil {
+		err = json.Unmarshal(text, &m)
+	}
+	if err == nil && m == nil {
+		err = errors.New("no object")
+	}
+	return m, err
 }
 
 func callAbout(kind string, e delivery.Entry, h delivery.Handoff) platformCall {

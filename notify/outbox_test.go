@@ -149,7 +149,7 @@ type mark struct {
 	why   string
 }
 
-func (o *outbox) List(context.Context, string, int, ...delivery.EntryKind) ([]delivery.Entry, error) {
+func (o *outbox) List(context.Context, string, int, func(delivery.Entry) bool, ...delivery.EntryKind) ([]delivery.Entry, error) {
 	return nil, nil
 }
 

@@ -132,6 +132,32 @@ func TestControlEntryIsOneCallAndKeepsTheBotsComment(t *testing.T) {
 	})
 }
 
+func TestThePlatformGetsWhatABotSentToPassControl(t *testing.T) {
+	c := &calls{}
+	onPlatform(t, c, func(t *testing.T, o *outbox, cfg notify.Config) {
+		start(t, cfg)
+		h := delivery.Handoff{AuthorID: "a-9", Owner: delivery.Owner{Type: delivery.Agent}, Comment: "yours", MessageID: "m", Scope: "PUBLIC", Sent: []byte(`{
+			"type":"control","owner":{"type":"AGENT","appId":"nobody"},"author":{"id":"a-9","properties":{"vip":1e2}},"conversationDisplayId":"4711","lastUpdatedTS":17,
+			"coordinate":{"companyKey":"wrong","networkKey":"sms","externalId":"e","parentId":"p","topLevelId":"t","messageId":"m","scope":"PUBLIC"}}`)}
+		o.add(t, delivery.EntryControl, acme(), h)
+		after(time.Second)
+		require.Equal(t, []string{"control"}, c.paths())
+		var got map[string]any
+		require.NoError(t, json.Unmarshal([]byte(c.list()[0].body), &got))
+		require.NotEmpty(t, got["lastUpdateTS"])
+		delete(got, "lastUpdateTS")
+		at := acme()
+		require.Equal(t, map[string]any{
+			"type": "control", "owner": map[string]any{"type": "AGENT"}, "author": map[string]any{"id": "a-9", "properties": map[string]any{"vip": 100.0}},
+			"conversationDisplayId": "4711", "comment": "yours", "coordinate": map[string]any{
+				"companyKey": at.CompanyKey, "networkKey": at.NetworkKey, "externalId": at.ExternalID, "botId": at.AppID,
+				"parentId": "p", "topLevelId": "t", "messageId": "m", "scope": "PUBLIC",
+			},
+		}, got)
+		require.Contains(t, c.list()[0].body, `"vip":1e2`)
+	})
+}
+
 func TestWithoutTagIDsThereIsNoTagCall(t *testing.T) {
 	c := &calls{}
 	onPlatform(t, c, func(t *testing.T, o *outbox, cfg notify.Config) {

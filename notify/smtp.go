@@ -133,8 +133,8 @@ func (p *postman) hushed(err error) error {
 func (p *postman) client(ctx context.Context, call *conversation) (*gomail.Client, error) {
 	opts := []gomail.Option{
 		gomail.WithPort(p.port), gomail.WithTimeout(p.limit + time.Second), gomail.WithTLSConfig(p.tls), gomail.WithoutNoop(), gomail.WithoutRset(),
-		gomail.WithDialContextFunc(func(dialing context.Context, _, addr string) (net.Conn, error) {
-			return call.open(ctx, dialing, addr)
+		gomail.WithDialContextFunc(func(dialing context.Context, _, _ string) (net.Conn, error) { // the library's own address lacks the brackets of IPv6
+			return call.open(ctx, dialing, net.JoinHostPort(p.host, strconv.Itoa(p.port)))
 		}),
 	}
 	switch {

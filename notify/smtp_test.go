@@ -2,7 +2,9 @@ package notify_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -385,4 +387,20 @@ func TestSettingsThatCannotBeKeptAreNamed(t *testing.T) {
 		require.ErrorContains(t, err, want)
 		require.NotContains(t, err.Error(), "c4nary")
 	}
+}
+
+func TestAMailServerCanBeNamedByAnIPv6Address(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dialled := make(chan string, 1)
+		o := newOutbox()
+		start(t, notify.Config{Outbox: o, SMTPURL: "smtp://[::1]:2525", MailFrom: "p@example.net", Dial: func(_ context.Context, _, addr string) (net.Conn, error) {
+			select {
+			case dialled <- addr:
+			default:
+			}
+			return nil, errors.New("nobody there")
+		}})
+		o.add(t, delivery.EntryTransition, acme(), down())
+		require.Equal(t, "[::1]:2525", <-dialled)
+	})
 }

@@ -128,7 +128,7 @@ type listed struct {
 // timeline lists all transitions of a bot, oldest first.
 func (s *scene) timeline(n int) []listed {
 	s.t.Helper()
-	all, err := s.replicas[0].Outbox().List(s.t.Context(), "acme", 10_000, delivery.EntryTransition)
+	all, err := s.replicas[0].Outbox().List(s.t.Context(), "acme", 10_000, nil, delivery.EntryTransition)
 	require.NoError(s.t, err)
 	var list []listed
 	for _, e := range slices.Backward(all) {

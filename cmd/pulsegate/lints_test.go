@@ -41,7 +41,7 @@ var keyTexts = map[string][]string{
 	"delivery/redis_verify.go":      {"pg:shards", "pg:wake:*"},
 	"delivery/redis_verify_scan.go": {"pg:*", "pg:app:", "pg:company:"},
 	"delivery/redis_verify_sums.go": {"pg:{*}:led"},
-	"delivery/keys.go":              {"pg:app:", "pg:company:"},
+	"delivery/keys.go":              {"pg:app:", "pg:company:", "pg:deleted:"},
 	"health/keys.go":                {"pg:{"},
 }
 

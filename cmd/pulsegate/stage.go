@@ -206,7 +206,7 @@ func (s *stage) check(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
-	entries, err := s.gateway.carrier.Outbox().List(ctx, demoCompany, 10_000, delivery.EntryHandoff)
+	entries, err := s.gateway.carrier.Outbox().List(ctx, demoCompany, 10_000, nil, delivery.EntryHandoff)
 	if err != nil {
 		return fmt.Errorf("list handoffs: %w", err)
 	}

@@ -121,7 +121,7 @@ func healthText(h delivery.Health) string {
 
 // happenings are the transitions and the mails of a second.
 func (s *timeline) happenings() []string {
-	entries, err := s.replicas[0].Outbox().List(s.t.Context(), "acme", 1000, delivery.EntryTransition)
+	entries, err := s.replicas[0].Outbox().List(s.t.Context(), "acme", 1000, nil, delivery.EntryTransition)
 	require.NoError(s.t, err)
 	var lines []string
 	for _, e := range slices.Backward(entries) {
