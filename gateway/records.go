@@ -154,6 +154,9 @@ func (c *call) recordQuery() (q delivery.RecordQuery, err error) {
 		return q, err
 	}
 	for _, text := range c.query["state"] {
+		if text == "" {
+			continue
+		}
 		state := delivery.RequestState(strings.ToUpper(text))
 		switch state {
 		case delivery.RequestPending, delivery.RequestSuccess, delivery.RequestError:

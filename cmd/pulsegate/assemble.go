@@ -114,11 +114,15 @@ func (i *instance) newCarrier() (*delivery.Carrier, error) {
 		Replicas:             i.replicas(),
 		Rules:                i.rules(),
 		DeliveryTimeout:      i.DeliveryTimeout,
-		InFlight:             i.InFlight,
+		InFlight:             i.inFlight(),
 		Lineage:              i.name.text(),
 		QueueEvents:          i.QueueEvents,
 		QueueBytes:           i.QueueBytes,
 		HoldTime:             i.HoldTime,
+		DedupeTime:           i.DedupeTime,
+		OngoingTime:          i.OngoingTime,
+		KeepFailures:         i.KeepFailures,
+		KeepSuccesses:        i.KeepSuccesses,
 		MetricsRegistrations: cmp.Or(i.MetricsRegistrations, -1),
 		Sealer:               sealer,
 		Guard:                delivery.GuardConfig{Allow: allowed, AllowHTTP: i.AllowHTTP, Deny: i.denied()},
@@ -293,8 +297,9 @@ func (i *instance) serve(name string, limit time.Duration, server *http.Server, 
 	}()
 	i.lives.onStop(name, limit, func(ctx context.Context) error {
 		err := server.Shutdown(ctx)
-		if err != nil {
-			_ = server.Close()
+		if errors.Is(err, context.DeadlineExceeded) {
+			i.log.Warn("callers that did not take their answers were cut off", "listener", name)
+			err = server.Close()
 		}
 		<-served
 		return err

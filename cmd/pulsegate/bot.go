@@ -110,13 +110,14 @@ func (b *sampleBot) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "cannot read the event", status)
 		return
 	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // it is for the event: past it, net/http would take the caller for gone
 	answer := b.note(r, body)
 	if b.settings.Hang {
 		<-r.Context().Done()
-		return
+		panic(http.ErrAbortHandler) // net/http answers 200 for whoever returns
 	}
 	if b.settings.Delay > 0 && !pause(r.Context(), b.settings.Delay) {
-		return
+		panic(http.ErrAbortHandler)
 	}
 	w.WriteHeader(answer)
 }

@@ -5,8 +5,10 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -132,4 +134,24 @@ func TestBotThatHangsEndsWhenItIsStopped(t *testing.T) {
 func TestPrintableCutsByRunes(t *testing.T) {
 	require.Equal(t, "äö…", main.Printable("äöü", 2))
 	require.Equal(t, `\u00a0'"\`, main.Printable("\u00a0'\"\\", 9))
+}
+
+func TestBotTakesItsTimeWhateverTheTimeForReading(t *testing.T) {
+	for args, want := range map[string]int{"--hang": 0, "--delay=300ms --status=500": 500} {
+		handler, err := main.BotHandler(strings.Fields(args)...)
+		require.NoError(t, err)
+		server := httptest.NewUnstartedServer(handler)
+		server.Config.ReadTimeout = 50 * time.Millisecond // past it net/http takes the caller for gone
+		server.Start()
+		t.Cleanup(server.Close)
+		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Second}
+		answer, err := client.Post(server.URL, "application/json", strings.NewReader(`{"type":"message"}`))
+		if want == 0 {
+			require.ErrorContains(t, err, "Timeout exceeded", args)
+			continue
+		}
+		require.NoError(t, err, args)
+		require.NoError(t, answer.Body.Close())
+		require.Equal(t, want, answer.StatusCode, args)
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"strings"
 	"time"
@@ -19,6 +20,15 @@ var Run = run
 
 // Printable escapes a text for a terminal.
 var Printable = printable
+
+// BotHandler is a sample bot with these arguments.
+func BotHandler(args ...string) (http.Handler, error) {
+	line, err := parse(append([]string{"bot"}, args...), io.Discard, io.Discard)
+	if err != nil {
+		return nil, err
+	}
+	return newSampleBot(line.context.Selected().Target.Interface().(botCommand), io.Discard), nil
+}
 
 // ServeBot runs the sample bot with these arguments until the context ends.
 func ServeBot(ctx context.Context, out io.Writer, args ...string) error {
@@ -156,6 +166,7 @@ func CheckServe(s ServeSettings) error {
 		Redis: s.Redis, SMTP: s.SMTP, Listen: s.Listen, AllowCallback: []string{s.Allow}, PublicURL: s.Public, PlatformURL: s.Public,
 		MailFrom: "gate@example.net", OpsListen: "127.0.0.1:9090", HealthWindow: 2 * time.Minute, HealthMinAttempts: 10, Pause: 2 * time.Minute,
 		DeliveryTimeout: 5 * time.Second, InFlight: 16384, QueueEvents: 1, QueueBytes: 256 << 10, IngestBytes: 8 << 20, HoldTime: time.Hour,
+		keepFlags: keepFlags{DedupeTime: time.Hour, OngoingTime: time.Hour, KeepFailures: 1, KeepSuccesses: 1},
 	}.Validate()
 }
 

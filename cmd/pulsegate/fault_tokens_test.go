@@ -87,6 +87,7 @@ func TestE05RevokedTokensAreRefusedByEveryProcessWithinASecond(t *testing.T) {
 			require.Equal(t, "{}", text)
 		},
 		func() {
+			t.Setenv("PULSEGATE_ISSUER", "https://issuer.example.org") // the gateway's setting, and not whose token this is
 			status, _, errs := run("token", "revoke", "--jti", claims.ID, "--redis", url, "--data", f.data)
 			require.Zero(t, status, errs)
 		},

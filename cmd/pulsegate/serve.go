@@ -35,7 +35,7 @@ type serveCommand struct {
 	HealthMinAttempts int64         `help:"Failures without one acknowledgement that make a bot DOWN." default:"10"`
 	Pause             time.Duration `help:"How long DOWN pauses delivery." default:"2m"`
 	DeliveryTimeout   time.Duration `help:"Time for one try, from the connection to the answer." default:"5s"`
-	InFlight          int           `help:"Deliveries that may be under way at once in this process, of all bots together." default:"24576"`
+	InFlight          int           `help:"Deliveries that may be under way at once in this process, of all bots together, though not more than six tenths of the files that it may open." default:"24576"`
 	QueueEvents       int64         `help:"Events that may wait for one registration." default:"100000"`
 	QueueBytes        int64         `help:"Bytes of events that may wait for one registration." default:"268435456"`
 	IngestBytes       int64         `help:"Bytes of request bodies in memory at once; what comes on top is answered 503 with Retry-After." default:"67108864"`
@@ -43,10 +43,11 @@ type serveCommand struct {
 	TokenRate         float64       `help:"Requests a second that one token is good for, over all gateways; 0: no limit. More are answered 429 with Retry-After." default:"20000"`
 	TokenBurst        int           `help:"Requests that one token is good for at once after a rest. Default: those of two seconds."`
 	issuerFlags
-	HoldTime      time.Duration `help:"How long an event is held for a bot that is DOWN, where its registration holds events and sets no timeToLiveMs." default:"24h"`
-	AllowCallback []string      `help:"Private addresses that callbacks may reach, as a CIDR or the word loopback; repeatable." placeholder:"CIDR"`
-	CallbackCA    string        `help:"File of PEM certificates that callbacks are trusted by, beside this machine's." name:"callback-ca" placeholder:"FILE"`
-	AllowHTTP     bool          `help:"Let callbacks be plain http." name:"allow-http"`
+	HoldTime time.Duration `help:"How long an event is held for a bot that is DOWN, where its registration holds events and sets no timeToLiveMs." default:"24h"`
+	keepFlags
+	AllowCallback []string `help:"Private addresses that callbacks may reach, as a CIDR or the word loopback; repeatable." placeholder:"CIDR"`
+	CallbackCA    string   `help:"File of PEM certificates that callbacks are trusted by, beside this machine's." name:"callback-ca" placeholder:"FILE"`
+	AllowHTTP     bool     `help:"Let callbacks be plain http." name:"allow-http"`
 
 	SMTP     string `help:"Where mails go: smtp[s]://user:pass@host:port. Default: notices are listed and logged only." name:"smtp" placeholder:"URL"`
 	MailFrom string `help:"Sender of mails; needed with --smtp." placeholder:"ADDRESS"`
@@ -63,7 +64,7 @@ type serveCommand struct {
 
 // Validate refuses settings that cannot be kept or contradict each other, before anything is opened.
 func (c serveCommand) Validate() error {
-	for _, check := range []func() error{c.checkAddresses, c.checkStore, c.checkRules, c.checkCallbacks, c.checkMail, c.checkPlatform, c.issuerFlags.check} {
+	for _, check := range []func() error{c.checkAddresses, c.checkStore, c.checkRules, c.checkCallbacks, c.checkMail, c.checkPlatform, c.issuerFlags.check, c.keepFlags.check} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -287,6 +288,14 @@ func (c serveCommand) connections() int {
 		limit = min(limit, max(16, files/2))
 	}
 	return limit
+}
+
+// inFlight is how many deliveries may be under way at once: not more than the files allow, of which the callers of the API have their part.
+func (c serveCommand) inFlight() int {
+	if files := openFiles(); files > 0 {
+		return min(c.InFlight, max(16, files*3/5))
+	}
+	return c.InFlight
 }
 
 // certificate is that of the API; nil: it is plain HTTP.

@@ -21,7 +21,7 @@ type tokenCommands struct {
 type tokenRevokeCommand struct {
 	storeFlags
 	keyFlags
-	Issuer string `help:"Name of the issuer of the token, if it is not one of ours; with --jti." placeholder:"NAME"`
+	Issuer string `help:"Name of the issuer of the token, if it is not one of ours; with --jti." placeholder:"NAME" env:"PULSEGATE_REVOKE_ISSUER"`
 	ID     string `help:"Id of the token, its jti. Default: the token is the first line of standard input." name:"jti" placeholder:"ID"`
 }
 
