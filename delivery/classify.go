@@ -26,8 +26,8 @@ func classify(err error) outcome {
 	var op *net.OpError
 	dialing := errors.As(err, &op) && op.Op == "dial"
 	switch {
-	case (dialing || errors.As(err, &dns)) && slices.ContainsFunc(shortages, func(e syscall.Errno) bool { return errors.Is(err, e) }):
-		return outcome{class: health.Refused, message: "this gateway is short of files or ports", short: true}
+	case dialing && isShortage(err), errors.As(err, &dns) && isShortage(dns):
+		return outcome{message: "this gateway is short of files", short: true}
 	case errors.Is(err, errBlocked):
 		return outcome{class: health.Blocked, message: blockedMessage(err)}
 	case errors.As(err, &dns):
@@ -45,8 +45,19 @@ func classify(err error) outcome {
 	}
 }
 
-// shortages are errors of our own machine: they say nothing of a bot. Only read.
-var shortages = []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL}
+// isShortage says that this process, or its machine, has no file left for a connection, or for asking where the bot is: that says nothing of the bot.
+// Of an error of a resolver, which keeps no other, its own words tell.
+func isShortage(err error) bool {
+	for _, e := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE} {
+		if errors.Is(err, e) {
+			return true
+		}
+		if dns, ok := err.(*net.DNSError); ok && strings.HasSuffix(dns.Err, e.Error()) {
+			return true
+		}
+	}
+	return false
+}
 
 func refusedMessage(err error) string {
 	if errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH) {

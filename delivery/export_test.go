@@ -43,6 +43,9 @@ func ControlKey(e Entity, author string) string { return e.controlKey(author) }
 // OngoingKey is told of at ControlKey.
 func OngoingKey(e Entity) string { return e.ownKey() }
 
+// StandingKey is where a registration's standing lies.
+func StandingKey(id RegID) string { return id.standingKey() }
+
 // Seal and Open are the sealer's two ways.
 func (s *Sealer) Seal(secret Secret, owner, field string) string { return s.seal(secret, owner, field) }
 

@@ -136,6 +136,7 @@ func TestNoVersionIsGivenTwiceByAStoreThatWasEmptied(t *testing.T) {
 		r, other := startReplica(t, client, b), startReplica(t, client, b)
 		require.NoError(t, r.Create(t.Context(), registration("e1", "app")))
 		require.Equal(t, delivery.Delivered, r.settled(t, r.send(t, message("e1", "ann", 1))[0].ID).Fate)
+		<-time.After(5 * time.Millisecond)
 		require.NoError(t, client.FlushAll(t.Context()).Err())
 		soon(t, func() bool {
 			return other.Put(t.Context(), registration("e1", "app", func(r *delivery.Registration) { r.CallbackURL = "http://new.example/" })) == nil
@@ -178,4 +179,25 @@ func TestAJobGoesOnAfterARestartWithoutLeavingAnybodyOut(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, delivery.Agent, owner.Owner.Type, i)
 	}
+}
+
+// Books that say that more waits than is there keep nobody from what is.
+func TestEventsAreDeliveredWhateverTheBooksSayOfOthers(t *testing.T) {
+	onBothStores(t, func(t *testing.T, client redis.UniversalClient) {
+		b := newBot(t)
+		b.answers(func(request) int { <-time.After(50 * time.Millisecond); return 202 })
+		r := startReplica(t, client, b)
+		id := registration("e1", "app").RegID
+		require.NoError(t, r.Create(t.Context(), registration("e1", "app")))
+		require.Equal(t, delivery.Delivered, r.settled(t, r.send(t, message("e1", "ann", 1))[0].ID).Fate)
+		require.NoError(t, client.HIncrBy(t.Context(), delivery.StandingKey(id), "qn", 5000).Err())
+		var sent []delivery.Receipt
+		for i := range 700 { // more than is read at once
+			sent = append(sent, r.send(t, message("e1", fmt.Sprint("author ", i%20), i))...)
+		}
+		for _, rc := range sent {
+			require.Equal(t, delivery.Delivered, r.settled(t, rc.ID).Fate)
+			require.Equal(t, 1, timesSeen(b, rc.ID))
+		}
+	})
 }

@@ -102,7 +102,7 @@ func appIndexKey(company, app string) string {
 
 func companyIndexKey(company string) string { return "pg:company:" + url.QueryEscape(company) }
 
-// deletedIndexKey is of the registrations that are gone, and whose records may still be there.
+// deletedIndexKey is a zset of the registrations that are gone, and whose records may still be there, by when they went.
 func deletedIndexKey(company, app string) string {
 	return "pg:deleted:" + url.QueryEscape(company) + ":" + url.QueryEscape(app)
 }

@@ -2,7 +2,6 @@ package delivery
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"runtime/debug"
 	"sync"
@@ -12,7 +11,6 @@ import (
 )
 
 const (
-	shortWait   = 250 * time.Millisecond // after which a process that was short of files or ports tries again
 	renewEvery  = 2 * time.Second
 	settleBatch = 256
 	linger      = 500 * time.Millisecond // how long a lane without work keeps its lease, where events come so close to each other
@@ -68,8 +66,10 @@ type lane struct {
 	others    bool      // another process may have made tries a moment ago
 	refused   bool      // a try could begin but for the tries in flight, or
 	paced     bool      // but for the pace
-	short     time.Time // the process had no file or port left: no try begins before
+	short     time.Time // the process had no file left: no try begins before
 	narrow    int64     // the transition since which the width is narrow: what began before does not count
+	astray    int64     // events that wait by the books and are nowhere
+	whole     bool      // the queue is being read from its beginning
 	resumes   bool      // releasing only for a pause: when that is over the lane goes on
 	renewed   time.Time
 	leaseEnd  time.Time
@@ -255,7 +255,7 @@ func (l *lane) collect() {
 	case l.holds():
 		l.resumes = l.resumes || !l.releasing
 		l.release()
-	case l.resumes && len(l.outcomes) == 0:
+	case l.resumes && len(l.outcomes) == 0 && l.trialFail == 0:
 		l.resume()
 	case l.releasing:
 		l.release() // whatever the last reply brought
@@ -294,11 +294,7 @@ func (l *lane) ended(f finished) {
 		l.left(t)
 		return // no outcome: whoever holds the lease next delivers it
 	case f.o.short:
-		l.left(t)
-		l.lines.putBack(t)
-		l.short = time.Now().Add(shortWait)
-		l.c.caller.shed()
-		l.c.unwell.warn(l.c.log, "no file or port is left to call bots with: raise the limit of open files (ulimit -n), or lower --in-flight", l.id, errors.New(f.o.message))
+		l.shortOf(t)
 		return
 	}
 	t.tries++
@@ -330,6 +326,7 @@ func (l *lane) conclude(t *task) {
 		}
 	}
 	if fate == Failed && l.isTrial(t) && t.reg.WhenDown == Hold {
+		l.resumes = l.resumes || !l.releasing
 		l.left(t) // it stays at the head of the queue, without a fate, and is read again from there
 		l.release()
 		return

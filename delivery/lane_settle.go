@@ -163,6 +163,7 @@ func (l *lane) heard(st laneState, began time.Time) {
 // append takes in the events that were read.
 func (l *lane) append(call *settleCall) {
 	size := 0
+	l.whole = l.whole || call.cursor == "0-0"
 	for _, q := range call.events {
 		size += len(q.body)
 		if after(q.sid, l.cursor) {
@@ -178,9 +179,19 @@ func (l *lane) append(call *settleCall) {
 		l.mu.Unlock()
 		return
 	}
-	inHand := l.lines.events + l.under + len(l.outcomes)
-	if call.max > 0 && !call.quiet && l.state.reading.Standing.State != health.Down && l.state.waiting > int64(inHand) {
-		l.resumes = false // a store that has forgotten settlements has them in its queue again, behind the cursor: the next lane reads that from its beginning
+	if call.max > 0 && !call.quiet && l.state.reading.Standing.State != health.Down {
+		l.missing()
+	}
+}
+
+// missing compares what waits with what the lane has in hand, all of it having been read. A store that has forgotten settlements has the events in its
+// queue again, behind the cursor: the next lane reads that from its beginning. What is missing after such a reading is an error of the books.
+func (l *lane) missing() {
+	n := l.state.waiting - int64(l.lines.events+l.under+len(l.outcomes))
+	if l.whole {
+		l.astray, l.whole = max(n, 0), false
+	} else if n > l.astray {
+		l.resumes = false
 		l.release()
 	}
 }

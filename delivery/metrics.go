@@ -144,7 +144,7 @@ func (m *metrics) countFates(ac *accepted) {
 }
 
 func (m *metrics) countTry(o outcome) {
-	if o.cancelled {
+	if o.cancelled || o.short {
 		return
 	}
 	if o.class == health.Acknowledged {

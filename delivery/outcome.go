@@ -14,7 +14,7 @@ type outcome struct {
 	latency    time.Duration
 	retryAfter time.Duration // as the bot asked; 0: it did not
 	cancelled  bool          // the gateway itself ended the try: it counts for nothing
-	short      bool          // the gateway had no file or port left to make it with: none was made
+	short      bool          // the gateway had no file left to make it with: none was made
 }
 
 func (o outcome) acknowledged() bool { return o.class == health.Acknowledged && !o.cancelled }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -124,5 +125,36 @@ func TestHeldEventsDoNotWaitForASlowTry(t *testing.T) {
 			require.Equal(t, 1, timesSeen(b, rc.ID))
 		}
 		balanced(t, client)
+	})
+}
+
+// A lane whose trial of a held event failed made no other as long as a try of the time before hung.
+func TestTrialsOfHeldEventsGoOnBesideATryThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBot(t)
+		var well atomic.Bool
+		b.answers(func(q request) int {
+			switch {
+			case q.number() == 1:
+				return 0
+			case well.Load():
+				return http.StatusAccepted
+			}
+			return http.StatusInternalServerError
+		})
+		r := startReplica(t, newMiniredis(t), b, func(c *delivery.Config) { c.DeliveryTimeout = 30 * time.Minute })
+		require.NoError(t, r.Create(t.Context(), holding("e1")))
+		r.send(t, message("e1", "one", 1))
+		for i := range 10 {
+			r.send(t, message("e1", fmt.Sprint("other ", i), 10+i))
+		}
+		soon(t, func() bool { return r.healthOf(t, "app").Standing.State == health.Down }, "DOWN")
+		held := r.send(t, message("e1", "ann", 100))
+		<-time.After(5 * time.Minute)
+		require.GreaterOrEqual(t, timesSeen(b, held[0].ID), 4, "two trials of two tries each")
+		require.Equal(t, delivery.Queued, r.fate(t, held[0].ID).Fate)
+		well.Store(true)
+		<-time.After(3 * time.Minute)
+		require.Equal(t, delivery.Delivered, r.fate(t, held[0].ID).Fate)
 	})
 }

@@ -61,7 +61,7 @@ func (s *store) records(ctx context.Context, r Registration, q RecordQuery, sinc
 		asked   bool
 	}{
 		{r.queueKey(), true, want(RequestPending) && q.Origin != OriginBot},
-		{r.errLogKey(), false, want(RequestError) || want(RequestSuccess)},
+		{r.errLogKey(), false, want(RequestError)},
 	}
 	for _, p := range places {
 		if !p.asked {
@@ -101,9 +101,12 @@ func (s *store) records(ctx context.Context, r Registration, q RecordQuery, sinc
 	})
 }
 
+// listRead is how many bytes of payloads a list looks through at most, to find what is asked for.
+const listRead = 256 << 20
+
 // newest reads a stream from its end back to a moment, until want says that it is enough.
 func (s *store) newest(ctx context.Context, key string, since time.Time, want func(redis.XMessage) bool) error {
-	first := strconv.FormatInt(since.UnixMilli(), 10)
+	first, size := strconv.FormatInt(since.UnixMilli(), 10), 0
 	for last := "+"; ; {
 		ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 		s.trips.Add(1)
@@ -116,8 +119,9 @@ func (s *store) newest(ctx context.Context, key string, since time.Time, want fu
 			if !want(m) {
 				return nil
 			}
+			size += len(toText(m.Values["p"])) + len(toText(m.Values["b"]))
 		}
-		if len(page) < payloadPage {
+		if len(page) < payloadPage || size > listRead {
 			return nil
 		}
 		last = "(" + page[len(page)-1].ID

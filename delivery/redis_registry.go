@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/pulsegate/pulsegate/health"
@@ -77,24 +78,31 @@ func (s *store) addIndex(ctx context.Context, id RegID) error {
 	return s.onIndexes(ctx, id, func(p redis.Pipeliner, key string) { p.SAdd(ctx, key, id.member()) })
 }
 
-// dropIndex keeps the name of the registration as long as there may be records of it.
 func (s *store) dropIndex(ctx context.Context, id RegID) error {
-	deleted := deletedIndexKey(id.CompanyKey, id.AppID)
-	err := s.index(ctx, func(p redis.Pipeliner) {
-		p.SAdd(ctx, deleted, id.member())
-		p.PExpire(ctx, deleted, recordTime)
-	})
-	if err != nil {
-		return err
-	}
 	return s.onIndexes(ctx, id, func(p redis.Pipeliner, key string) { p.SRem(ctx, key, id.member()) })
 }
 
-// deletedOf are the registrations of an app that were deleted while there may still be records of them.
+// deletedMost is how many of an app's deleted registrations are asked for records.
+const deletedMost = 100
+
+// noteDeleted keeps the name of a registration that is gone as long as there may be records of it.
+func (s *store) noteDeleted(ctx context.Context, id RegID) error {
+	key, now := deletedIndexKey(id.CompanyKey, id.AppID), s.now()
+	return s.index(ctx, func(p redis.Pipeliner) {
+		p.ZRemRangeByScore(ctx, key, "-inf", strconv.FormatInt(now.Add(-recordTime).UnixMilli(), 10))
+		p.ZAdd(ctx, key, redis.Z{Score: float64(now.UnixMilli()), Member: id.member()})
+		p.PExpire(ctx, key, recordTime)
+	})
+}
+
+// deletedOf are the registrations of an app that were deleted last, while there may still be records of them.
 func (s *store) deletedOf(ctx context.Context, company, app string) ([]RegID, error) {
-	members, err := s.indexed(ctx, deletedIndexKey(company, app), "")
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	s.trips.Add(1)
+	members, err := s.client.ZRevRange(ctx, deletedIndexKey(company, app), 0, deletedMost-1).Result()
 	if err != nil {
-		return nil, err
+		return nil, unavailable("read index", err)
 	}
 	var ids []RegID
 	for _, m := range members {

@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -150,7 +151,7 @@ func (c *Carrier) change(ctx context.Context, id RegID, decide func(*view, *held
 		c.changed()
 		switch {
 		case next == nil:
-			return c.unindex(ctx, id)
+			return errors.Join(c.store.noteDeleted(ctx, id), c.unindex(ctx, id))
 		case old == nil: // one that lost against another change may have taken it out before this one was written
 			if err := c.store.addIndex(ctx, id); err != nil {
 				return err

@@ -11,13 +11,20 @@ import (
 	"testing/synctest"
 
 	"github.com/pulsegate/pulsegate/delivery"
+	"github.com/pulsegate/pulsegate/health"
 	"github.com/stretchr/testify/require"
 )
 
 // A process that had no file left to open a connection with took that for the bots' failure.
 func TestAWantOfOurOwnIsNoFailureOfTheBot(t *testing.T) {
-	for _, want := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.EADDRNOTAVAIL} {
-		t.Run(want.Error(), func(t *testing.T) {
+	for name, want := range map[string]error{
+		"too many open files":           &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("socket", syscall.EMFILE)},
+		"too many open files in system": &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("socket", syscall.ENFILE)},
+		"no file to ask the resolver": &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{
+			Name: "bot.example", Err: "dial udp 192.0.2.1:53: socket: too many open files", IsTemporary: true,
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newBot(t)
 				b.status(http.StatusInternalServerError)
@@ -26,7 +33,7 @@ func TestAWantOfOurOwnIsNoFailureOfTheBot(t *testing.T) {
 				r := startReplica(t, client, b, func(c *delivery.Config) {
 					c.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
 						if n := dials.Add(1); n <= 3 || n == 5 { // before the first try, and before the second
-							return nil, &net.OpError{Op: "dial", Net: network, Err: os.NewSyscallError("socket", want)}
+							return nil, want
 						}
 						return b.dial(ctx, network, addr)
 					}
@@ -47,4 +54,19 @@ func TestAWantOfOurOwnIsNoFailureOfTheBot(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A machine without a way to a bot's kind of address has that for ever: the bot is told of as it is.
+func TestAnAddressWithoutAWayToItIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := startReplica(t, newMiniredis(t), newBot(t), func(c *delivery.Config) {
+			c.Dial = func(_ context.Context, network, _ string) (net.Conn, error) {
+				return nil, &net.OpError{Op: "dial", Net: network, Err: os.NewSyscallError("connect", syscall.EADDRNOTAVAIL)}
+			}
+		})
+		require.NoError(t, r.Create(t.Context(), registration("e1", "app")))
+		rec := r.settled(t, r.send(t, message("e1", "ann", 1))[0].ID)
+		require.Equal(t, delivery.Failed, rec.Fate)
+		require.Equal(t, health.Refused, rec.Class)
+	})
 }

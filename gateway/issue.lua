@@ -19,7 +19,13 @@ local expires = issued + tonumber(ARGV[5])
 local grace = {}
 if ARGV[1] == 'refresh' then grace = {ARGV[9], ARGV[10], num(now + tonumber(ARGV[6]))} end
 for name, till, ends in string.gmatch(h[7] or '', '(%S+) (%d+) (%d+)') do
-  if tonumber(ends) > now then grace[#grace + 1], grace[#grace + 2], grace[#grace + 3] = name, till, ends end
+  if tonumber(ends) > now then
+    if #grace < 300 then
+      grace[#grace + 1], grace[#grace + 2], grace[#grace + 3] = name, till, ends
+    else -- whoever refreshes that often has a hundred others
+      revoke(KEYS[2], KEYS[3], KEYS[4], name, now, tonumber(till))
+    end
+  end
 end
 redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'id', ARGV[2], 'name', ARGV[3], 'kid', ARGV[4], 'iat', num(issued), 'exp', num(expires), 'company', ARGV[7], 'app', ARGV[8],

@@ -35,7 +35,7 @@ type serveCommand struct {
 	HealthMinAttempts int64         `help:"Failures without one acknowledgement that make a bot DOWN." default:"10"`
 	Pause             time.Duration `help:"How long DOWN pauses delivery." default:"2m"`
 	DeliveryTimeout   time.Duration `help:"Time for one try, from the connection to the answer." default:"5s"`
-	InFlight          int           `help:"Deliveries that may be under way at once in this process, of all bots together, though not more than six tenths of the files that it may open." default:"24576"`
+	InFlight          int           `help:"Deliveries that may be under way at once in this process, of all bots together, though not more than a quarter above the files that it may open." default:"24576"`
 	QueueEvents       int64         `help:"Events that may wait for one registration." default:"100000"`
 	QueueBytes        int64         `help:"Bytes of events that may wait for one registration." default:"268435456"`
 	IngestBytes       int64         `help:"Bytes of request bodies in memory at once; what comes on top is answered 503 with Retry-After." default:"67108864"`
@@ -290,10 +290,10 @@ func (c serveCommand) connections() int {
 	return limit
 }
 
-// inFlight is how many deliveries may be under way at once: not more than the files allow, of which the callers of the API have their part.
+// inFlight is how many deliveries may be under way at once: so many that those of slow bots, which are half at most, leave some of the files to others.
 func (c serveCommand) inFlight() int {
 	if files := openFiles(); files > 0 {
-		return min(c.InFlight, max(16, files*3/5))
+		return min(c.InFlight, max(16, files+files/4))
 	}
 	return c.InFlight
 }
