@@ -82,7 +82,10 @@ func (c *Carrier) acceptOnce(ctx context.Context, until time.Time, work []*accep
 		e := ac.ev.entity
 		v := fresh[e]
 		if v == nil {
-			if v, ac.err = c.viewBy(ctx, until, e, ac.state == "stale"); ac.err != nil {
+			if v, ac.err = c.viewBy(ctx, until, e, ac.state == "stale"); ac.err == nil && v.hidesLive() { // is it still so?
+				v, ac.err = c.viewBy(ctx, until, e, true)
+			}
+			if ac.err != nil {
 				continue
 			}
 			if len(work) > 1 {
@@ -92,11 +95,12 @@ func (c *Carrier) acceptOnce(ctx context.Context, until time.Time, work []*accep
 		if ac.err = ac.again.refusal(v); ac.err != nil {
 			continue
 		}
-		if len(v.regs) == 0 {
+		switch {
+		case v.hidesLive():
+			ac.err = unavailable("accept", errHidden)
+			continue
+		case len(v.regs) == 0:
 			ac.err = ErrUnknownEntity
-			if len(v.unreadable) > 0 {
-				ac.err = unavailable("accept", errHidden)
-			}
 			continue
 		}
 		ac.view = v

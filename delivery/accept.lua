@@ -146,7 +146,7 @@ local function deliver(g, e, t)
   end
   if fate == 'suppressed' then reg_count(r, 8, 1); add(r, 'ud', 1) end
   local h = e.kind == 'm' and t.role == 'L' and hand_off(handoff_of(g, e, t.app, t.app, t.rid .. e.part), now, fate)
-  if h then add(r, 'ho', 1) end
+  if h and in_incident(r) then add(r, 'ho', 1) end
   note(r, t, false, e, fate, class, h and g.childKind or '')
   return done(g, r, fate, h)
 end

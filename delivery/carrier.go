@@ -336,7 +336,8 @@ func (c *Carrier) judgeLoop(ctx context.Context) {
 func (c *Carrier) rejudge(ctx context.Context, id RegID) {
 	r, err := c.store.rejudge(ctx, id)
 	if err != nil {
-		return // the next look repeats it
+		c.unwell.warn(c.log, "health not judged, the next look repeats it", id, err)
+		return
 	}
 	if _, err := c.judge(ctx, id, r); err != nil {
 		c.unwell.warn(c.log, "judgements not stored, will be repeated", id, err)

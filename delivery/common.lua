@@ -121,6 +121,9 @@ end
 -- Adds to a field, when all is written.
 local function add(r, field, n) r.inc[field] = (r.inc[field] or 0) + n end
 
+-- Whether an incident is under way.
+local function in_incident(r) return number(r, 'in') > 0 end
+
 -- The window, opened when it is first needed. One that nobody can read starts empty: it holds two minutes, and nothing else can heal it.
 local function reg_window(r)
   if r.w then return r.w end

@@ -13,5 +13,5 @@ for i = 5, #KEYS do
     if hand_off(h, now, ARGV[7]) then n = n + 1 end
   end
 end
-if n > 0 and redis.call('EXISTS', KEYS[4]) == 1 then redis.call('HINCRBY', KEYS[4], 'ho', n) end
+if n > 0 and (tonumber(redis.call('HGET', KEYS[4], 'in') or '') or 0) > 0 then redis.call('HINCRBY', KEYS[4], 'ho', n) end -- of an incident
 return n

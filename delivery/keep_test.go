@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pulsegate/pulsegate/cmd/rig"
 	"github.com/pulsegate/pulsegate/delivery"
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
@@ -73,6 +74,23 @@ func TestR14EmptiedStoreWorksAgainAndSaysSo(t *testing.T) {
 		soon(t, func() bool { return len(r.Store().Losses) == 0 }, "somebody has dealt with it")
 		t.Attr("measured", fmt.Sprintf("emptied while running: accepts and delivers again after %v, the loss is in log, metric, /readyz and verify", took.Round(time.Millisecond)))
 	})
+}
+
+// A store that was emptied and took nothing in at first was marked anew later, and nobody said that it had lost everything.
+func TestR14EmptiedStoreThatTakesNothingInIsToldOfLater(t *testing.T) {
+	server := rig.StartServer(t, rig.ServerConfig{})
+	r := startReplica(t, server.Client(), newBot(t))
+	require.NoError(t, r.Create(t.Context(), registration("e1", "app")))
+	r.settled(t, r.send(t, message("e1", "ann", 1))[0].ID)
+	refuses := server.Client().TxPipeline()
+	refuses.FlushAll(t.Context())
+	refuses.ConfigSet(t.Context(), "min-replicas-to-write", "1")
+	_, err := refuses.Exec(t.Context())
+	require.NoError(t, err)
+	<-time.After(2 * time.Second) // several looks
+	require.NoError(t, server.Client().ConfigSet(t.Context(), "min-replicas-to-write", "0").Err())
+	soon(t, func() bool { return len(r.Store().Losses) > 0 }, "the loss to be told of")
+	require.Len(t, losses(t, server.Client()), 1)
 }
 
 func TestR14DeletedIndexesArePutBack(t *testing.T) {

@@ -1,6 +1,7 @@
 package delivery_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"sync"
@@ -156,5 +157,46 @@ func TestTrialsOfHeldEventsGoOnBesideATryThatHangs(t *testing.T) {
 		well.Store(true)
 		<-time.After(3 * time.Minute)
 		require.Equal(t, delivery.Delivered, r.fate(t, held[0].ID).Fate)
+	})
+}
+
+// What was handed off before an incident began was told as its cost.
+func TestAnIncidentCostsWhatCameAfterItsBeginning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBot(t)
+		b.answers(func(request) int { <-time.After(3 * time.Second); return http.StatusAccepted })
+		r := startReplica(t, newMiniredis(t), b, func(c *delivery.Config) { c.QueueEvents = 1 })
+		reg := registration("e1", "app")
+		require.NoError(t, r.Create(t.Context(), reg))
+		overflow := 0
+		for i := range 10 {
+			if r.send(t, message("e1", fmt.Sprint("author ", i), i))[0].Fate == delivery.Overflow {
+				overflow++
+			}
+		}
+		require.Equal(t, 9, overflow)
+		<-time.After(10 * time.Second)
+		b.status(http.StatusBadRequest)
+		reg.DebugUntil = r.Now().Add(time.Minute)
+		require.NoError(t, r.Put(t.Context(), reg))
+		for i := range 5 {
+			r.settled(t, r.send(t, message("e1", fmt.Sprint("debugged ", i), i))[0].ID)
+		}
+		<-time.After(2 * time.Minute)
+		failed := r.settled(t, r.send(t, message("e1", "ann", 1))[0].ID)
+		soon(t, func() bool { return r.healthOf(t, "app").Standing.State == health.Degraded }, "DEGRADED")
+		listed, err := r.Outbox().List(t.Context(), "acme", 10, nil, delivery.EntryTransition)
+		require.NoError(t, err)
+		var degraded health.Transition
+		for _, e := range listed {
+			var tr health.Transition
+			require.NoError(t, json.Unmarshal(e.Data, &tr))
+			if tr.To == health.Degraded {
+				degraded = tr
+			}
+		}
+		require.EqualValues(t, 1, degraded.HandedOff)
+		require.EqualValues(t, 1, degraded.Undelivered)
+		require.Equal(t, []string{failed.ID}, degraded.FailedRequests)
 	})
 }

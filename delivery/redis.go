@@ -99,7 +99,7 @@ type store struct {
 	sick    *ailments
 
 	replicas int                                   // that must confirm what is accepted before it counts as stored
-	untold   atomic.Bool                           // the server does not say whether its append-only file is written
+	untold   untold                                // the server does not say whether its append-only file is written
 	masters  atomic.Pointer[[health.Shards]string] // of a cluster
 	lineage  string
 	heirEnd  atomic.Int64          // until when leases of the same lineage are taken over, in ms of this machine's clock

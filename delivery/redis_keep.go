@@ -79,8 +79,9 @@ func (k *keeper) look(ctx context.Context) {
 			emptied = append(emptied, sh)
 		}
 	}
-	if len(emptied) > 0 {
-		k.emptied(ctx, emptied)
+	if len(emptied) > 0 && !k.emptied(ctx, emptied) {
+		k.s.worked.Store(true) // the next look finds it again
+		return
 	}
 	k.putBack(ctx, now, known)
 	for sh := range health.Shard(health.Shards) {
@@ -144,23 +145,21 @@ func (k *keeper) read() (now [health.Shards]kept, known [health.Shards]bool) {
 	return now, known
 }
 
-// emptied leaves word of shards that have lost everything, and marks them as made anew.
-func (k *keeper) emptied(ctx context.Context, shards []health.Shard) {
-	queued := int64(0)
-	for _, sh := range shards {
-		queued += k.known[sh].queued
-		k.known[sh] = kept{}
-	}
+// emptied leaves word of shards that have lost everything, and marks them as made anew. It is false when they could not be marked.
+func (k *keeper) emptied(ctx context.Context, shards []health.Shard) bool {
 	markers, err := k.s.mark(ctx, shards)
 	if err != nil {
-		return // the next look finds it again, but does not know any more how much was queued
+		return false
 	}
+	queued := int64(0)
 	for i, sh := range shards {
+		queued += k.known[sh].queued
 		k.known[sh] = kept{maker: markers[i]}
 	}
 	k.s.reach.again.Store(true) // what says whose data it is has gone too
 	k.lost(ctx, markers[0], fmt.Sprintf("the store was emptied, or another took its place: %d of %d shards held nothing of what they had held; %d events had been queued there a moment before",
 		len(shards), health.Shards, queued))
+	return true
 }
 
 // mark marks shards that have no marker, and returns the markers of all.

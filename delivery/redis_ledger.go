@@ -55,6 +55,7 @@ type bookkeeper struct {
 	looked     time.Time
 	last       books
 	known      bool
+	unread     bool // that it cannot be read has been told
 }
 
 func newBookkeeper(s *store, shown int, log *slog.Logger) *bookkeeper {
@@ -75,6 +76,10 @@ func (b *bookkeeper) read() (books, bool) {
 	defer cancel()
 	now, err := b.look(ctx)
 	if err != nil {
+		if !b.unread {
+			b.log.Warn("the ledger cannot be read, and is missing from the metrics", "error", err)
+		}
+		b.unread = true
 		return books{}, false // the rest of the page is still true
 	}
 	now.forgotten = b.last.forgotten
@@ -82,7 +87,7 @@ func (b *bookkeeper) read() (books, bool) {
 		now.forgotten += gone
 		b.log.Error("the store has gone back: it has forgotten deliveries that it had confirmed", "deliveries", gone)
 	}
-	b.last, b.known, b.looked = now, true, time.Now()
+	b.last, b.known, b.looked, b.unread = now, true, time.Now(), false
 	return now, true
 }
 
@@ -174,6 +179,10 @@ func (b *bookkeeper) registrations(ctx context.Context, names []string) ([]shown
 	replies, errs := b.store.pipeline(calls)
 	shown := make([]shownLedger, 0, len(known))
 	for i, name := range known {
+		if isSick(errs[i]) {
+			b.store.sick.note(name, "a ledger cannot be read, the others are told without it", errs[i])
+			continue
+		}
 		if errs[i] != nil {
 			return nil, errs[i]
 		}

@@ -278,7 +278,9 @@ func (s *store) scanConversations(ctx context.Context, key string, from uint64) 
 	s.trips.Add(1)
 	p := master.Pipeline()
 	info, page := p.Info(ctx, "server"), p.ZScan(ctx, key, from, "", jobBatch)
-	_, _ = p.Exec(ctx) // each command has its own error
+	if _, err = p.Exec(ctx); err != nil && info.Err() == nil && page.Err() == nil {
+		return "", nil, 0, err // of the connection, which the commands do not have
+	}
 	_, server, _ = strings.Cut(info.Val(), "run_id:")
 	server, _, _ = strings.Cut(server, "\r")
 	pairs, to, err = page.Result()

@@ -161,13 +161,19 @@ func (s *store) loadViews(ctx context.Context, entities map[Entity]bool) (map[En
 		cmds[e] = p.HGetAll(ctx, e.regKey())
 	}
 	if len(cmds) > 0 {
-		if _, err := p.Exec(ctx); err != nil {
-			return nil, unavailable("load registrations", err)
-		}
+		_, _ = p.Exec(ctx) // each command has its own error
 	}
 	views := make(map[Entity]*view, len(cmds))
 	for e, cmd := range cmds {
-		views[e] = s.readView(e, cmd.Val())
+		switch err := cmd.Err(); {
+		case isSick(err):
+			s.sick.note(e.member(), "registrations cannot be read, the others are listed without them", err)
+			views[e] = &view{}
+		case err != nil:
+			return nil, unavailable("load registrations", err)
+		default:
+			views[e] = s.readView(e, cmd.Val())
+		}
 	}
 	return views, nil
 }
@@ -203,7 +209,9 @@ func (s *store) readSome(ctx context.Context, regs []Registration, places []int,
 		return unavailable("read health", err)
 	}
 	for j, i := range places {
-		readings[i] = got[j]
+		if readings[i] = got[j]; got[j].Sick {
+			s.sick.note(regs[i].member(), "health cannot be read, that of others is told without it", errSick)
+		}
 	}
 	return nil
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/pulsegate/pulsegate/health"
@@ -58,8 +57,8 @@ func (c scriptCall) command(ctx context.Context) *redis.Cmd {
 // trip is scripts that are run at once, and what came of each run: a reply, an error, or with errUnconfirmed both.
 type trip struct {
 	calls    []scriptCall
-	replicas int          // that must confirm the writes
-	untold   *atomic.Bool // the server does not say whether its file is written; nil: that does not matter
+	replicas int     // that must confirm the writes
+	untold   *untold // the server does not say whether its file is written; nil: that does not matter
 
 	replies [][]any
 	errs    []error

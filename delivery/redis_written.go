@@ -20,16 +20,25 @@ var errUnwritten = errors.New("the append-only file is not written in time")
 type file struct {
 	conn   *redis.Conn // the one that the scripts ran on: a server that was started again would know nothing of them
 	info   *redis.StringCmd
-	untold *atomic.Bool // set when the server may not be asked, or does not know
+	untold *untold // the server may not be asked, or does not know
 }
+
+// untold says until when, in Unix nanoseconds, a server is not asked that has refused the question. Safe for concurrent use.
+type untold struct{ until atomic.Int64 }
+
+// untoldTime is for how long that holds: a refusal may have been that of a moment.
+const untoldTime = 10 * time.Second
+
+func (u *untold) holds() bool { return time.Now().UnixNano() < u.until.Load() }
+func (u *untold) refused()    { u.until.Store(time.Now().Add(untoldTime).UnixNano()) }
 
 // syncPending begins the line of INFO that tells.
 const syncPending = "aof_pending_bio_fsync:"
 
 // watch begins to watch a server's file; what is to be watched goes over the connection.
-func watch(server pipeliner, untold *atomic.Bool) *file {
+func watch(server pipeliner, untold *untold) *file {
 	client, ok := server.(interface{ Conn() *redis.Conn })
-	if !ok || untold == nil || untold.Load() {
+	if !ok || untold == nil || untold.holds() {
 		return nil
 	}
 	return &file{conn: client.Conn(), untold: untold}
@@ -50,7 +59,7 @@ func (f *file) written(ctx context.Context) error {
 		_, pending, told := strings.Cut(text, syncPending)
 		switch {
 		case errors.As(err, &refused):
-			f.untold.Store(true)
+			f.untold.refused()
 			return nil
 		case err != nil:
 			return &StoreError{Condition: StoreAway, what: "confirm", err: err}

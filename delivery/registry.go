@@ -109,8 +109,8 @@ func (c *Carrier) SetMode(ctx context.Context, id RegID, m Mode) error {
 
 // Delete takes a registration out. What waits for it is withdrawn, and its conversations go to agents.
 func (c *Carrier) Delete(ctx context.Context, id RegID) error {
-	return c.change(ctx, id, func(_ *view, old *held) (*held, error) {
-		if old == nil {
+	return c.change(ctx, id, func(v *view, old *held) (*held, error) {
+		if old == nil && !v.hidden(id.AppID) { // one that cannot be read can go
 			return nil, ErrNotFound
 		}
 		return nil, nil
@@ -191,7 +191,7 @@ type effects struct {
 // effectsOf says what follows from a change. It is pure.
 func effectsOf(old, next *held, now time.Time) effects {
 	var e effects
-	wasLive := old != nil && old.Mode == Live
+	wasLive := old != nil && old.Mode == Live || old == nil && next == nil // one that could not be read may have been
 	switch {
 	case next == nil:
 		e = effects{reset: true, cut: Withdrawn, off: "2", closes: true}
@@ -334,9 +334,14 @@ func (c *Carrier) Health(ctx context.Context, company, appID string) ([]Health, 
 	if err != nil {
 		return nil, err
 	}
-	out := make([]Health, len(regs))
+	out := make([]Health, 0, len(regs))
 	for i, r := range regs {
-		out[i] = c.healthOf(r, readings[i])
+		if !readings[i].Sick {
+			out = append(out, c.healthOf(r, readings[i]))
+		}
+	}
+	if len(out) == 0 {
+		return nil, unavailable("read health", errSick)
 	}
 	return out, nil
 }

@@ -55,7 +55,7 @@ local function settle(g, r, o)
   if ours then
     if kind >= 0 then reg_count(r, kind, 1) end
     if o.fate == 'delivered' then put(r, 'la', num(now)) end
-    if o.fate == 'failed' or o.fate == 'suppressed' then note_failure(g, r, o) end
+    if (o.fate == 'failed' or o.fate == 'suppressed') and kind >= 0 and not r.debug then note_failure(g, r, o) end
   end
   local handed = ''
   if o.h then
@@ -63,7 +63,7 @@ local function settle(g, r, o)
     if done then
       handed = o.h.kind
       g.handed = g.handed + 1
-      if ours then add(r, 'ho', 1) end
+      if ours and (kind >= 0 and not r.debug or in_incident(r)) then add(r, 'ho', 1) end
     end
   end
   alone(g.member, note, g, r, o, handed)

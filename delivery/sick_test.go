@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pulsegate/pulsegate/delivery"
+	"github.com/pulsegate/pulsegate/health"
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 )
@@ -62,6 +63,37 @@ func TestUnreadableRegistrationIsLeftOut(t *testing.T) {
 	})
 }
 
+// The LIVE registration could not be read, and its events went to those beside it only, answered as theirs.
+func TestEventsWaitForALiveRegistrationThatCannotBeRead(t *testing.T) {
+	onBothStores(t, func(t *testing.T, client redis.UniversalClient) {
+		b := newBot(t)
+		r := startReplica(t, client, b)
+		live := registration("e1", "live")
+		require.NoError(t, r.Create(t.Context(), live))
+		require.NoError(t, r.Create(t.Context(), registration("e1", "other", func(r *delivery.Registration) { r.Mode = delivery.Monitoring })))
+		s := &sabotage{t: t, client: client}
+		reg := onlyKey(t, client, "pg:*:reg:acme:whatsapp:e1")
+		whole := client.HGet(t.Context(), reg, "a:live").Val()
+		s.do("HSET", reg, "a:live", "broken")
+		s.do("HINCRBY", reg, "ver", 1)
+		event := withID(message("e1", "ann", 1), "own")
+		_, err := r.ask(t, event)
+		require.ErrorIs(t, err, delivery.ErrUnavailable)
+		require.Empty(t, b.requests())
+		s.do("HSET", reg, "a:live", whole)
+		s.do("HINCRBY", reg, "ver", 1)
+		_, err = r.ask(t, event)
+		require.NoError(t, err)
+		soon(t, func() bool { return len(b.requests()) == 2 }, "both to have it")
+
+		s.do("HSET", reg, "a:live", "broken")
+		s.do("HINCRBY", reg, "ver", 1)
+		require.NoError(t, r.Delete(t.Context(), live.RegID), "what cannot be read can be deleted")
+		require.ErrorIs(t, r.Delete(t.Context(), live.RegID), delivery.ErrNotFound)
+		require.NoError(t, r.Create(t.Context(), registration("e1", "new")), "and is in nobody's way")
+	})
+}
+
 // An event for an entity of which nothing can be read is not for nobody.
 func TestEntityThatCannotBeReadIsNotUnknown(t *testing.T) {
 	onBothStores(t, func(t *testing.T, client redis.UniversalClient) {
@@ -79,6 +111,27 @@ func TestEntityThatCannotBeReadIsNotUnknown(t *testing.T) {
 }
 
 // One registration whose keys hold something else made every script call that it shared with others fail, for as long as it stayed so.
+// othersAreSeen requires that lists, health and the metrics' ledger do without a registration that cannot be read.
+func (r *replica) othersAreSeen(t testing.TB, well int) {
+	t.Helper()
+	for _, err := range r.OfCompany(t.Context(), "acme", "") {
+		require.NoError(t, err)
+	}
+	all, err := r.Health(t.Context(), "acme", "app")
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, len(all), well)
+	for _, h := range all {
+		require.Equal(t, health.Healthy, h.Verdict.State)
+	}
+	var series int
+	for name := range scrape(t, r) {
+		if strings.HasPrefix(name, "delivery_registration_") {
+			series++
+		}
+	}
+	require.Positive(t, series)
+}
+
 func TestSickRegistrationKeepsNothingFromOthers(t *testing.T) {
 	for _, noun := range []string{"st", "win", "q", "ok", "reg"} {
 		t.Run(noun, func(t *testing.T) {
@@ -114,6 +167,7 @@ func TestSickRegistrationKeepsNothingFromOthers(t *testing.T) {
 						require.ErrorIs(t, rc.Err, delivery.ErrUnavailable)
 					}
 				}
+				r.othersAreSeen(t, len(well))
 				if noun != "reg" {
 					soon(t, func() bool { return scrape(t, r)["store_ailments_total"] > 0 }, "it is counted")
 				}

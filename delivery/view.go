@@ -52,6 +52,9 @@ type view struct {
 // hidden says that the entity has a registration of an app that cannot be read.
 func (v *view) hidden(appID string) bool { return slices.Contains(v.unreadable, appID) }
 
+// hidesLive says that the entity has no LIVE registration that can be read, and one that cannot: it may be that.
+func (v *view) hidesLive() bool { return v.live() == nil && len(v.unreadable) > 0 }
+
 // hiddenBeside counts those of other apps.
 func (v *view) hiddenBeside(appID string) int {
 	n := len(v.unreadable)

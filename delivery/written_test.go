@@ -13,7 +13,16 @@ import (
 )
 
 // syncing makes a store say that it syncs its append-only file until a time.
-type syncing struct{ until time.Time }
+type syncing struct {
+	until   time.Time
+	refuses bool // it does not say
+}
+
+// refusal is an answer of a server's that is an error.
+type refusal string
+
+func (r refusal) Error() string { return string(r) }
+func (refusal) RedisError()     {}
 
 func (*syncing) DialHook(next redis.DialHook) redis.DialHook {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) { return next(ctx, network, addr) }
@@ -44,12 +53,33 @@ func (s *syncing) tell(cmd redis.Cmder) bool {
 	if !ok || cmd.Name() != "info" {
 		return false
 	}
+	if s.refuses {
+		info.SetErr(refusal("NOPERM this user has no permissions to run the 'info' command"))
+		return true
+	}
 	info.SetErr(nil)
 	info.SetVal("aof_enabled:1\r\naof_pending_bio_fsync:0\r\n")
 	if time.Now().Before(s.until) {
 		info.SetVal("aof_enabled:1\r\naof_pending_bio_fsync:1\r\n")
 	}
 	return true
+}
+
+// A server that refused the question for a moment was never asked again.
+func TestR05AServerThatRefusedToSayIsAskedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server := newMiniredis(t), new(syncing)
+		client.AddHook(server)
+		r := startReplica(t, client, newBot(t))
+		require.NoError(t, r.Create(t.Context(), registration("e1", "app")))
+		server.refuses = true
+		r.send(t, message("e1", "ann", 1))
+		server.refuses, server.until = false, time.Now().Add(time.Minute)
+		r.send(t, message("e1", "ann", 2))
+		<-time.After(11 * time.Second)
+		_, err := r.ask(t, message("e1", "ann", 3))
+		require.Equal(t, delivery.StoreUnwritable, refusedAs(t, err))
+	})
 }
 
 // TestR05NothingIsConfirmedThatTheServerHoldsInMemoryOnly has the server say that a sync keeps it from writing what it was told.

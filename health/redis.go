@@ -61,6 +61,7 @@ type Reading struct {
 	Standing Standing
 	Counts   Counts
 	Notes    Notes
+	Sick     bool // what stands there cannot be read, and the rest says nothing
 }
 
 // Notes are what is remembered for people, not for judging.
@@ -88,7 +89,7 @@ func (s *Store) Rejudge(ctx context.Context, k Keys) (Reading, error) {
 	return readingOf(fromMillis(fmt.Sprint(reply[0])), texts(reply[1]), strings.Fields(fmt.Sprint(reply[2]))), nil
 }
 
-// Read returns the readings of registrations of one shard, in order, in one round trip, without changing anything.
+// Read returns the readings of registrations of one shard, in order, in one round trip, without changing anything. Those that cannot be read are Sick.
 func (s *Store) Read(ctx context.Context, keys []Keys) ([]Reading, error) {
 	names := make([]string, 0, 2*len(keys))
 	for _, k := range keys {
@@ -103,6 +104,9 @@ func (s *Store) Read(ctx context.Context, keys []Keys) ([]Reading, error) {
 	}
 	readings := make([]Reading, len(keys))
 	for i := range keys {
+		if readings[i].Sick = fmt.Sprint(reply[1+2*i]) == ""; readings[i].Sick {
+			continue
+		}
 		readings[i] = readingOf(fromMillis(fmt.Sprint(reply[0])), texts(reply[1+2*i]), strings.Fields(fmt.Sprint(reply[2+2*i])))
 	}
 	return readings, nil

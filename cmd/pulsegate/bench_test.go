@@ -193,8 +193,7 @@ func TestFiguresOfABenchAreInTheREADME(t *testing.T) {
 		if of.Kind() != reflect.Struct {
 			return
 		}
-		for i := range of.NumField() {
-			field := of.Field(i)
+		for field := range of.Fields() {
 			if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name != "" {
 				require.Regexp(t, "`"+name+`(\[\])?`+"`", string(text), "%s.%s", of, field.Name)
 				walk(field.Type)

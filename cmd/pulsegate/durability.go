@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -99,8 +100,8 @@ func inspectServer(ctx context.Context, server redis.Cmdable) (durability, error
 	info := make(map[string]string)
 	for _, section := range []string{"server", "persistence", "memory", "replication"} {
 		text, err := server.Info(ctx, section).Result()
-		if err != nil && ctx.Err() != nil {
-			return durability{}, ctx.Err()
+		if err != nil && !isRefusal(err) {
+			return durability{}, fmt.Errorf("ask the store what it keeps: %w", err)
 		}
 		for line := range strings.Lines(text) {
 			if key, value, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
@@ -116,6 +117,9 @@ func inspectServer(ctx context.Context, server redis.Cmdable) (durability, error
 		found.tier = tierMemory // a snapshot now and then keeps nothing that came after it
 	case "1":
 		sync, err := server.ConfigGet(ctx, "appendfsync").Result()
+		if err != nil && !isRefusal(err) {
+			return durability{}, fmt.Errorf("ask the store what it keeps: %w", err)
+		}
 		if err == nil && sync["appendfsync"] == "always" {
 			found.tier = tierDisk
 		} else if err == nil && sync["appendfsync"] != "" {
@@ -123,6 +127,12 @@ func inspectServer(ctx context.Context, server redis.Cmdable) (durability, error
 		}
 	}
 	return found, nil
+}
+
+// isRefusal says that a server has answered, and will not say.
+func isRefusal(err error) bool {
+	var answer redis.Error
+	return errors.As(err, &answer)
 }
 
 // onlineReplicas counts the replicas of a server by its INFO: slave0:ip=…,state=online,….
