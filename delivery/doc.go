@@ -160,4 +160,17 @@
 //     nobody has to write it again and again. pg:key names the keys that every gateway must have; a ring without them is refused, at the start
 //     and later. Sealing anew changes no version: what a registration says is the same, and nobody reads it again for it.
 //   - An emptied store is not filled again from what a replica remembers, because that may hold registrations that were deleted. It is told of.
+//   - The version of an entity is a time in ms, or one more than the last: a bare counter is given twice by a store that was emptied, or has forgotten
+//     changes in a failover, and a replica would deliver by what it remembers of the other one.
+//   - A job takes the conversations that began before its entry was written, by the store's clock. Its cursor is that of a scan, which only the process
+//     of the server that gave it understands: it goes with that process's id, and another begins anew.
+//   - Where the width is narrow (a trial, the ramp after it) only tries that began since count: one from before the outage, or a debugged one of ten
+//     minutes, keeps nobody from asking whether the bot is back. The registration's limit counts all.
+//   - A lane that finds more waiting than it has in hand after reading to the end gives the registration back: a store that has forgotten settlements has
+//     their events in its queue again, behind the lane's cursor.
+//   - That this process has no file left for a connection says nothing of a bot: the try is made later, and idle connections are closed. An address to which
+//     the machine has no way (EADDRNOTAVAIL) is the registration's, as before.
+//   - An event for an entity whose only possible LIVE registration cannot be read is refused with 503, like one for an entity of which nothing can be read.
+//   - A PUBLIC event that the LIVE registration does not admit changes no owner, whatever its type: there is no exception for CLOSED and control.
+//   - What is told as an incident's cost (handed off, undelivered) is counted while it lasts, and with the failure that begins it.
 package delivery

@@ -107,10 +107,15 @@
 //     second. One that cannot read it goes on for a minute, and then answers 503 to every token until it can: most of what a token is good
 //     for needs the same store, and nothing can be revoked while that is away. A store that lost the list is told it again by every gateway.
 //   - Tokens end by the store's clock. That of the machine counts only until the store has been heard once.
+//   - Revoking a bot's token revokes those that were refreshed into it in the last ten minutes, a hundred at most: of more, the oldest end at once.
+//   - A body without a declared type whose first line is broken is cut by lines if another line is an object of its own.
+//   - Of a request that fits no route, or comes without a good token, no byte of the body is read.
+//   - A list has at most 16 MiB of payloads, so that no number of big failures makes it a reply that stalls the store or fills the memory.
 //   - A bot's token made here is nowhere kept: what is kept of it, its id, its times and the name of its key, makes the same one again.
 //   - PUT of the same token again is answered with the same new one, so that a bot can repeat a call whose answer was lost.
 //   - Ten wrong passwords for one name, over all gateways, and then one every six seconds; who guesses locks that administrator out, too, for
-//     as long. Two passwords are looked at at once in each gateway.
+//     as long. Passwords are looked at one by one in each gateway. Those of names that nobody has stand in a line of their own, and more than two
+//     a second of them are not looked at: a loop over made-up names would take a core otherwise. Whoever asks that often can tell that a name is unknown.
 //   - The allowance of a token is kept in Redis; gateways borrow parts of a fiftieth of a second ahead of need, so that a request costs no
 //     round trip. Each may be off by one such part. Without the store the limit holds for each gateway by itself.
 //   - The request id of a call by a bot is that of its record, so that it can be looked up; of every other call it is a UUID.
