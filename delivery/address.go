@@ -23,10 +23,11 @@ const connectTime = 2 * time.Second
 
 // GuardConfig says which callback addresses may be called.
 type GuardConfig struct {
-	Allow     []netip.Prefix // refused ranges that the operator allows; never link-local, metadata or multicast
-	AllowHTTP bool           // callback URLs may be http
-	Deny      []string       // host:port of the gateway's own listeners, Redis and SMTP: never called
-	Resolver  *net.Resolver  // nil: the system's name servers, asked without help of the C library
+	Allow     []netip.Prefix          // refused ranges that the operator allows; never link-local, metadata or multicast
+	AllowHTTP bool                    // callback URLs may be http
+	Deny      []string                // host:port of the gateway's own listeners, Redis and SMTP: never called
+	Peers     func() []netip.AddrPort // further addresses of that kind, as they are now; nil: none
+	Resolver  *net.Resolver           // nil: the system's name servers, asked without help of the C library
 }
 
 // guard decides about callback addresses: at registration, for a clear message, and at every dial on the addresses that the name stands
@@ -146,9 +147,10 @@ func (g *guard) check(ap netip.AddrPort) error {
 // own says whether something of the gateway's own listens there. What listens at one loopback address, or at all addresses, is taken to
 // listen at every loopback address.
 func (g *guard) own(addr netip.Addr, port uint16) bool {
-	return slices.ContainsFunc(g.deny, func(d netip.AddrPort) bool {
+	is := func(d netip.AddrPort) bool {
 		return d.Port() == port && (d.Addr() == addr || addr.IsLoopback() && (d.Addr().IsLoopback() || d.Addr().IsUnspecified()))
-	})
+	}
+	return slices.ContainsFunc(g.deny, is) || g.cfg.Peers != nil && slices.ContainsFunc(g.cfg.Peers(), is)
 }
 
 func openPort(port uint16) bool {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/pulsegate/pulsegate/delivery"
@@ -194,6 +195,23 @@ func TestD13TheGatewaysOwnPartsAreNoBots(t *testing.T) {
 	}
 	require.Zero(t, api.conns.Load()+ops.conns.Load())
 	t.Attr("measured", "own listeners by 6 spellings at registration and 3 names at the dial, loopback allowed: 0 connections")
+}
+
+func TestD13ServersThatTheStoreMovesToAreNoBots(t *testing.T) {
+	server := startWildBot(t, accepting)
+	var moved atomic.Bool
+	r := outward(t, func(c *delivery.Config) {
+		c.Guard = delivery.GuardConfig{AllowHTTP: true, Allow: loopback, Peers: func() (list []netip.AddrPort) {
+			if moved.Load() {
+				list = append(list, netip.MustParseAddrPort(server.addr))
+			}
+			return list
+		}}
+	})
+	require.Equal(t, delivery.Delivered, r.deliver(t, "e", server.url("/")).Fate)
+	moved.Store(true)
+	err := r.Create(t.Context(), registration("e2", "app", func(r *delivery.Registration) { r.CallbackURL = server.url("/") }))
+	require.ErrorContains(t, err, "is the gateway's own")
 }
 
 func TestD15CredentialsAreSentRightOrRefusedByName(t *testing.T) {

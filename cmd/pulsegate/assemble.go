@@ -125,7 +125,7 @@ func (i *instance) newCarrier() (*delivery.Carrier, error) {
 		KeepSuccesses:        i.KeepSuccesses,
 		MetricsRegistrations: cmp.Or(i.MetricsRegistrations, -1),
 		Sealer:               sealer,
-		Guard:                delivery.GuardConfig{Allow: allowed, AllowHTTP: i.AllowHTTP, Deny: i.denied()},
+		Guard:                delivery.GuardConfig{Allow: allowed, AllowHTTP: i.AllowHTTP, Deny: i.denied(), Peers: i.store.peers.list},
 		CallbackCA:           bundle,
 		Log:                  i.log,
 	})

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"strings"
 	"time"
@@ -61,6 +62,7 @@ type Store struct {
 	Tier   string
 	Name   string
 	Stop   func(context.Context) error
+	Peers  func() []netip.AddrPort
 }
 
 // OpenStore chooses a store.
@@ -70,7 +72,7 @@ func OpenStore(ctx context.Context, url, data string, durable bool, banner io.Wr
 	if err != nil {
 		return Store{}, err
 	}
-	return Store{Client: s.client, Tier: string(s.tier), Name: s.name, Stop: s.stop}, nil
+	return Store{Client: s.client, Tier: string(s.tier), Name: s.name, Stop: s.stop, Peers: s.peers.list}, nil
 }
 
 // RedisOptions reads a --redis URL.

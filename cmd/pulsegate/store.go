@@ -28,6 +28,7 @@ type store struct {
 	tier      tier          // when it was opened
 	inside    bool          // it lives in this process
 	addresses []string      // host:port that no callback may reach
+	peers     peers         // nor these
 	patience  time.Duration // how long it may be away while it is opened; 0: not at all
 	stop      func(context.Context) error
 }
@@ -64,13 +65,11 @@ func connectStore(url string) (*store, error) {
 	if err != nil {
 		return nil, err
 	}
-	client := redis.NewUniversalClient(options)
-	return &store{
-		client:    client,
-		name:      "Redis at " + redisName(options),
-		addresses: options.Addrs,
-		stop:      func(context.Context) error { return client.Close() },
-	}, nil
+	s := &store{name: "Redis at " + redisName(options), addresses: options.Addrs}
+	s.peers.through(options)
+	s.client = redis.NewUniversalClient(options)
+	s.stop = func(context.Context) error { return s.client.Close() }
+	return s, nil
 }
 
 // managedStore runs or joins the redis-server of cfg.data.

@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -311,5 +313,22 @@ func TestRedisURLsAreRead(t *testing.T) {
 		require.Equal(t, want.secure, o.TLSConfig != nil, url)
 		require.True(t, o.ContextTimeoutEnabled, url)
 		require.Equal(t, -1, o.MaxRetries, url)
+	}
+}
+
+func TestTheStoreKnowsTheServersBehindSentinelsAndOfACluster(t *testing.T) {
+	primary := rig.StartServer(t, rig.ServerConfig{Args: rig.AppendOnly()})
+	rig.StartReplica(t, primary)
+	cluster := rig.StartCluster(t, 3, 0)
+	for url, servers := range map[string][]*rig.Server{rig.StartSentinels(t, primary, 3).URL: {primary}, cluster.URL: cluster.Nodes} {
+		s, err := main.OpenStore(t.Context(), url, "", false, io.Discard)
+		require.NoError(t, err)
+		for i := range 100 { // every master has some
+			require.NoError(t, s.Client.Set(t.Context(), fmt.Sprint("k", i), "v", 0).Err())
+		}
+		for _, server := range servers {
+			require.Contains(t, s.Peers(), netip.MustParseAddrPort(server.Addr), url)
+		}
+		require.NoError(t, s.Stop(t.Context()))
 	}
 }
