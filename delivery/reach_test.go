@@ -2,12 +2,14 @@ package delivery_test
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/pulsegate/pulsegate/cmd/rig"
 	"github.com/pulsegate/pulsegate/delivery"
+	"github.com/pulsegate/pulsegate/health"
 	"github.com/stretchr/testify/require"
 )
 
@@ -63,4 +65,39 @@ func TestNobodyWaitsLongForAStoreThatHangs(t *testing.T) {
 	soon(t, func() bool { _, err := r.ask(t, message("e1", "ann", 100)); return err == nil }, "the store is back")
 	require.Less(t, time.Since(began), 2*time.Second)
 	require.NoError(t, r.Ready(t.Context()))
+}
+
+// A master of a cluster that hung, and was not dead, kept the timer of all shards from its work for seconds: what lies with one master was asked for first.
+func TestAMasterThatHangsKeepsTheTimerOfTheOthersFromNothing(t *testing.T) {
+	cluster := rig.StartCluster(t, 3, 0)
+	client := cluster.NewClient(t)
+	b := newBot(t)
+	r := startReplica(t, client, b, quick)
+	for i := range 12 {
+		require.NoError(t, r.Create(t.Context(), registration(fmt.Sprint("e", i), fmt.Sprint("app", i))))
+		r.settled(t, r.send(t, message(fmt.Sprint("e", i), "ann", i))[0].ID)
+	}
+	cluster.Nodes[0].Pause()
+	defer cluster.Nodes[0].Resume()
+	b.status(400)
+	var late []time.Duration
+	for i := range 12 {
+		if _, err := r.ask(t, message(fmt.Sprint("e", i), "ann", i)); err != nil {
+			continue // it lies with the one that hangs
+		}
+		standing := delivery.StandingKey(registration(fmt.Sprint("e", i), fmt.Sprint("app", i)).RegID)
+		is := func(state health.State) func() bool {
+			return func() bool { return client.HGet(t.Context(), standing, "s").Val() == string(state) }
+		}
+		soon(t, is(health.Degraded), "DEGRADED")
+		began := time.Now()
+		soon(t, is(health.Healthy), "HEALTHY, when the window is empty")
+		late = append(late, time.Since(began)-1200*time.Millisecond)
+		if len(late) == 3 {
+			break
+		}
+	}
+	require.Len(t, late, 3)
+	slices.Sort(late)
+	require.Less(t, late[1], 1200*time.Millisecond, "%v", late)
 }

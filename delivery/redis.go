@@ -82,21 +82,22 @@ type keep struct{ successes, failures int64 }
 // store speaks to Redis: every script, and every way in which a reply is read. Safe for concurrent use.
 type store struct {
 	*clock
-	client  redis.UniversalClient
-	health  *health.Store
-	sealer  *Sealer
-	window  time.Duration
-	hold    time.Duration // time to live of what is held
-	dedupe  time.Duration // how long the id of an event is known
-	ongoing time.Duration // after its last message a conversation is ongoing for so long
-	keep    keep
-	cluster bool          // a script has one slot
-	trips   atomic.Int64  // round trips, for the metrics
-	singles chan struct{} // round trips that lanes and the timer make on their own
-	worked  atomic.Bool   // something was accepted, settled or changed since the keeper looked
-	scripts scripts
-	reach   *reach
-	sick    *ailments
+	client   redis.UniversalClient
+	health   *health.Store
+	sealer   *Sealer
+	window   time.Duration
+	hold     time.Duration // time to live of what is held
+	dedupe   time.Duration // how long the id of an event is known
+	ongoing  time.Duration // after its last message a conversation is ongoing for so long
+	keep     keep
+	cluster  bool          // a script has one slot
+	nextTime atomic.Int64  // when a cluster is asked for its clock again, in Unix nanoseconds
+	trips    atomic.Int64  // round trips, for the metrics
+	singles  chan struct{} // round trips that lanes and the timer make on their own
+	worked   atomic.Bool   // something was accepted, settled or changed since the keeper looked
+	scripts  scripts
+	reach    *reach
+	sick     *ailments
 
 	replicas int                                   // that must confirm what is accepted before it counts as stored
 	untold   untold                                // the server does not say whether its append-only file is written

@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"time"
 
 	"github.com/pulsegate/pulsegate/health"
 	"github.com/redis/go-redis/v9"
@@ -45,7 +46,12 @@ func (s *store) there(lists ...[]string) ([]int64, error) {
 	defer cancel()
 	s.trips.Add(1)
 	pipe := s.client.Pipeline()
-	clock := pipe.Time(ctx)
+	var clock *redis.TimeCmd
+	if s.cluster {
+		s.askTime(ctx)
+	} else {
+		clock = pipe.Time(ctx)
+	}
 	counts := make([]*redis.IntCmd, len(lists))
 	for i, keys := range lists {
 		counts[i] = pipe.Exists(ctx, keys...)
@@ -53,7 +59,7 @@ func (s *store) there(lists ...[]string) ([]int64, error) {
 	if _, err := pipe.Exec(ctx); err != nil && !s.cluster {
 		return nil, err
 	}
-	if clock.Err() == nil {
+	if clock != nil && clock.Err() == nil {
 		s.heard(clock.Val().UnixMilli())
 	}
 	n := make([]int64, len(lists))
@@ -64,6 +70,27 @@ func (s *store) there(lists ...[]string) ([]int64, error) {
 	}
 	return n, nil
 }
+
+// askTime hears the clock of a cluster now and then. Some master is asked, whichever it is: one that does not answer is not to keep those who look
+// after the others waiting.
+func (s *store) askTime(ctx context.Context) {
+	now := time.Now()
+	if next := s.nextTime.Load(); now.UnixNano() < next || !s.nextTime.CompareAndSwap(next, now.Add(timeAgain).UnixNano()) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, quickTime)
+	defer cancel()
+	if t, err := s.client.Time(ctx).Result(); err == nil {
+		s.heard(t.UnixMilli())
+		s.nextTime.Store(now.Add(timeEvery).UnixNano())
+	}
+}
+
+const (
+	timeEvery = 10 * time.Second       // between two questions for a cluster's clock, which every script tells as well
+	timeAgain = 2 * time.Second        // after one that had no answer
+	quickTime = 500 * time.Millisecond // of one that all shards would wait for
+)
 
 // attentionKeys are the sets of a shard that name what needs attention, now or later.
 func attentionKeys(sh health.Shard) []string {

@@ -225,6 +225,11 @@ func (k *keeper) list(ctx context.Context) {
 		return
 	}
 	k.listed = time.Now()
+	if k.s.cluster { // they lie with one master, which may be away
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, quickTime)
+		defer cancel()
+	}
 	losses, err := k.s.losses(ctx)
 	if err != nil {
 		return
