@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"context"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"testing"
@@ -152,4 +153,25 @@ func TestLimitsOfARegistrationMayNotBeZero(t *testing.T) {
 		}
 	}
 	require.Equal(t, 4, strings.Count(unprocessable(t, s, body(`,"`+strings.Join(fields, `":0,"`)+`":0`)), " must be from "), "all at once")
+}
+
+func TestEmptyStringsAreAbsentWhateverAFieldHolds(t *testing.T) {
+	s := newStage(t)
+	body := `{"networkKey":"sms","externalId":"e","appId":"own","name":"","callbackUrl":"https://b.example/","credentials":{"type":"HMAC","secret":"s3cret"}`
+	for _, field := range []string{"metadata", "contact", "publicFilter", "deliveryTimeoutMs", "maxConcurrency", "maintenanceMode", "mode", "debugUntil", "whenDown"} {
+		req, res := httptest.NewRequest(http.MethodPut, "/bots/v3/registrations", strings.NewReader(body+`,"`+field+`":""}`)), httptest.NewRecorder()
+		req.Header.Set("Authorization", "Bearer "+s.as(t, gateway.ScopeAdmin, "acme"))
+		s.gateway.Handler().ServeHTTP(res, req) // as nobody is told to write them, and some do
+		require.Equal(t, http.StatusAccepted, res.Code, "%s: %s", field, res.Body)
+	}
+	req, res := httptest.NewRequest(http.MethodGet, "/bots/v3/request/appId/own?from=&state=&origin=", nil), httptest.NewRecorder()
+	req.Header.Set("Authorization", "Bearer "+s.as(t, gateway.ScopeAdmin, "acme"))
+	s.gateway.Handler().ServeHTTP(res, req)
+	require.Equal(t, http.StatusOK, res.Code, res.Body)
+	for _, path := range []string{"/healthz", "/readyz"} {
+		req, res := httptest.NewRequest(http.MethodHead, path, nil), httptest.NewRecorder()
+		s.gateway.Handler().ServeHTTP(res, req)
+		require.Equal(t, http.StatusOK, res.Code, path)
+		require.NotEmpty(t, res.Header().Get("x-amzn-RequestId"), path)
+	}
 }
