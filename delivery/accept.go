@@ -82,7 +82,8 @@ func (c *Carrier) acceptOnce(ctx context.Context, until time.Time, work []*accep
 		e := ac.ev.entity
 		v := fresh[e]
 		if v == nil {
-			if v, ac.err = c.viewBy(ctx, until, e, ac.state == "stale"); ac.err == nil && v.hidesLive() { // is it still so?
+			stale := ac.state == "stale"
+			if v, ac.err = c.viewBy(ctx, until, e, stale); ac.err == nil && !stale && v.hidesLive() { // is it still so?
 				v, ac.err = c.viewBy(ctx, until, e, true)
 			}
 			if ac.err != nil {

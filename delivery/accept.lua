@@ -33,17 +33,18 @@ local times = {today = today, minute = num(math.floor(now / 60000)), now = num(n
 
 -- Who owns the author's conversation after this event; writes it. Returns owner type and app.
 local function own_event(g, e)
-  if e.kind == 'm' and e.admitted then
+  local kind = e.admitted and e.kind or '' -- what is not admitted changes nothing
+  if kind == 'm' then
     local ot, oa, new = conversation(times, e.ctl, g.live, e.name)
     if new then converse(e.ctl, g.own, e.author, e.part, new, ctlTTL, ongoing, now) end
     return ot, oa
   end
   local o = redis.call('HMGET', e.ctl, 'ot', 'oa', 'nm', 'ts', 'day')
   local ot, oa, known, set = o[1] or '', o[2] or '', o[4], {}
-  if e.kind == 'd' and e.admitted then -- closed: the bot's again, and no longer ongoing
+  if kind == 'd' then -- closed: the bot's again, and no longer ongoing
     ot, oa = (g.live ~= '' and 'BOT' or ''), g.live
     set = {'ot', ot, 'oa', oa, 'ts', num(now), 'tg', '', 'lm', ''}
-  elseif e.kind == 'c' and e.admitted then
+  elseif kind == 'c' then
     ot, oa = e.ownerType, e.ownerApp
     set = {'ot', ot, 'oa', oa, 'ts', num(now)}
     if ot == 'BOT' then set[7], set[8] = 'tg', '' end
@@ -55,7 +56,7 @@ local function own_event(g, e)
   if stale then set[#set + 1] = 'day'; set[#set + 1] = today end
   if #set > 0 then redis.call('HSET', e.ctl, unpack(set)) end
   if stale then redis.call('PEXPIRE', e.ctl, ctlTTL) end -- forgotten so long after the last event, give or take a day
-  if e.kind == 'd' and e.admitted then redis.call('ZREM', g.own, e.author) end
+  if kind == 'd' then redis.call('ZREM', g.own, e.author) end
   return ot, oa
 end
 

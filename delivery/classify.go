@@ -26,7 +26,7 @@ func classify(err error) outcome {
 	var op *net.OpError
 	dialing := errors.As(err, &op) && op.Op == "dial"
 	switch {
-	case dialing && isShortage(err), errors.As(err, &dns) && isShortage(dns):
+	case (dialing || errors.As(err, &dns)) && isShortage(err):
 		return outcome{message: "this gateway is short of files", short: true}
 	case errors.Is(err, errBlocked):
 		return outcome{class: health.Blocked, message: blockedMessage(err)}
@@ -48,15 +48,11 @@ func classify(err error) outcome {
 // isShortage says that this process, or its machine, has no file left for a connection, or for asking where the bot is: that says nothing of the bot.
 // Of an error of a resolver, which keeps no other, its own words tell.
 func isShortage(err error) bool {
-	for _, e := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE} {
-		if errors.Is(err, e) {
-			return true
-		}
-		if dns, ok := err.(*net.DNSError); ok && strings.HasSuffix(dns.Err, e.Error()) {
-			return true
-		}
-	}
-	return false
+	var dns *net.DNSError
+	named := errors.As(err, &dns)
+	return slices.ContainsFunc([]syscall.Errno{syscall.EMFILE, syscall.ENFILE}, func(e syscall.Errno) bool {
+		return errors.Is(err, e) || named && strings.HasSuffix(dns.Err, e.Error())
+	})
 }
 
 func refusedMessage(err error) string {

@@ -124,14 +124,11 @@ local function add(r, field, n) r.inc[field] = (r.inc[field] or 0) + n end
 -- Whether an incident is under way.
 local function in_incident(r) return number(r, 'in') > 0 end
 
--- The window, opened when it is first needed. One that nobody can read starts empty: it holds two minutes, and nothing else can heal it.
+-- The window, opened when it is first needed.
 local function reg_window(r)
   if r.w then return r.w end
   local ok, w = alone(r.member, window_open, r.win, r.now, r.span)
-  if not ok then
-    redis.call('DEL', r.win)
-    w = window_open(r.win, r.now, r.span)
-  end
+  if not ok then w = window_anew(r.win, r.now, r.span) end
   r.w = w
   return w
 end

@@ -175,7 +175,7 @@ func (h *plain) shed() {
 func (h *plain) dropIdle(since time.Duration) {
 	for host, list := range h.kept {
 		old := 0
-		for old < len(list) && (h.closed || time.Since(list[old].idle) >= since) {
+		for old < len(list) && time.Since(list[old].idle) >= since {
 			_ = list[old].Close()
 			old++
 		}
@@ -188,12 +188,12 @@ func (h *plain) dropIdle(since time.Duration) {
 // close closes what is kept. Tries under way finish.
 func (h *plain) close() {
 	h.mu.Lock()
+	defer h.mu.Unlock()
 	h.closed = true
 	if h.sweeps != nil {
 		h.sweeps.Stop()
 	}
-	h.mu.Unlock()
-	h.sweep()
+	h.dropIdle(0)
 }
 
 // silent says that there is nothing to read: the bot has neither closed the connection nor said anything unasked.

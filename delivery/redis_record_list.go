@@ -35,14 +35,9 @@ func (c *Carrier) Records(ctx context.Context, company, appID string, q RecordQu
 	since, room := c.store.now().Add(-q.From), listPayload
 	var out []Record
 	for _, r := range regs {
-		got, err := c.store.records(ctx, r, q, since)
+		got, err := c.store.records(ctx, r, q, since, &room)
 		if err != nil {
 			return nil, err
-		}
-		for i := range got {
-			if room -= len(got[i].Payload); room < 0 {
-				got[i].Payload = nil
-			}
 		}
 		out = append(out, got...)
 		sort.SliceStable(out, func(i, j int) bool { return out[i].Created.After(out[j].Created) })
@@ -51,8 +46,8 @@ func (c *Carrier) Records(ctx context.Context, company, appID string, q RecordQu
 	return out, nil
 }
 
-// records reads a registration's records that a query asks for, newest first from each place they lie in.
-func (s *store) records(ctx context.Context, r Registration, q RecordQuery, since time.Time) ([]Record, error) {
+// records reads a registration's records that a query asks for, newest first from each place they lie in. Payloads take what is left of room.
+func (s *store) records(ctx context.Context, r Registration, q RecordQuery, since time.Time, room *int) ([]Record, error) {
 	want := func(st RequestState) bool { return len(q.States) == 0 || slices.Contains(q.States, st) }
 	var out []Record
 	places := []struct {
@@ -67,7 +62,7 @@ func (s *store) records(ctx context.Context, r Registration, q RecordQuery, sinc
 		if !p.asked {
 			continue
 		}
-		got, room := 0, listPayload
+		got := 0
 		err := s.newest(ctx, p.key, since, func(m redis.XMessage) bool {
 			rec := recordOf(r.RegID, m, p.pending)
 			if !want(rec.State) || q.Origin != "" && q.Origin != rec.Origin {
@@ -76,7 +71,7 @@ func (s *store) records(ctx context.Context, r Registration, q RecordQuery, sinc
 			if p.pending {
 				rec.CallbackURL = r.CallbackURL
 			}
-			if room -= len(rec.Payload); room < 0 {
+			if *room -= len(rec.Payload); *room < 0 {
 				rec.Payload = nil
 			}
 			out, got = append(out, rec), got+1

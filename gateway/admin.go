@@ -102,12 +102,8 @@ func (a *administrators) company(ctx context.Context, name, password string) (st
 	}
 	// A place in the allowance is taken before the password is looked at, else many at once would all be looked at, and given back when it is right.
 	key := arrivalKey("admin", nameToken("administrator", name))
-	lent, wait, err := a.store.lease(ctx, key, adminRate, 0, 1)
-	switch {
-	case err != nil:
+	if err := a.take(ctx, key, adminRate); err != nil {
 		return "", err
-	case lent == 0:
-		return "", &limited{wait: wait}
 	}
 	known, ok, err := a.store.administrator(ctx, name)
 	if err != nil {
@@ -116,12 +112,8 @@ func (a *administrators) company(ctx context.Context, name, password string) (st
 	line := a.known
 	if !ok {
 		line = a.strangers
-		lent, wait, err := a.store.lease(ctx, arrivalKey("admin", nameToken("strangers", "")), strangerRate, 0, 1)
-		switch {
-		case err != nil:
+		if err := a.take(ctx, arrivalKey("admin", nameToken("strangers", "")), strangerRate); err != nil {
 			return "", err
-		case lent == 0:
-			return "", &limited{wait: wait}
 		}
 	}
 	good, err := line.matches(ctx, password, known.Hash)
@@ -135,6 +127,15 @@ func (a *administrators) company(ctx context.Context, name, password string) (st
 		return "", err
 	}
 	return known.Company, nil
+}
+
+// take takes one place in an allowance, or says in how long to try again.
+func (a *administrators) take(ctx context.Context, key string, rate Rate) error {
+	lent, wait, err := a.store.lease(ctx, key, rate, 0, 1)
+	if err == nil && lent == 0 {
+		err = &limited{wait: wait}
+	}
+	return err
 }
 
 // matches looks at a password, when it is its turn.

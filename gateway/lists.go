@@ -108,19 +108,18 @@ func list[D, W any](
 		}
 	}
 	var unread error
-	read := func(e delivery.Entry) (row W, ok bool) {
+	read := map[string]D{} // by the entry's id
+	entries, err := g.Carrier.Outbox().List(ctx, c.CompanyKey, limit, func(e delivery.Entry) bool {
 		if e.CompanyKey != c.CompanyKey || c.may(e.AppID) != nil || app != "" && app != e.AppID {
-			return row, false
+			return false
 		}
 		var data D
 		if err := json.Unmarshal(e.Data, &data); err != nil {
 			unread = fmt.Errorf("read %s entry %s: %w", kind, e.ID, err)
-			return row, false
+			return false
 		}
-		return wire(e, data)
-	}
-	entries, err := g.Carrier.Outbox().List(ctx, c.CompanyKey, limit, func(e delivery.Entry) bool {
-		_, ok := read(e)
+		read[e.ID] = data
+		_, ok := wire(e, data)
 		return ok
 	}, kind)
 	if err = cmp.Or(err, unread); err != nil {
@@ -128,9 +127,8 @@ func list[D, W any](
 	}
 	rows := []W{}
 	for _, e := range entries { // as they are now: whether a mail has told of them is known by the end
-		if row, ok := read(e); ok {
-			rows = append(rows, row)
-		}
+		row, _ := wire(e, read[e.ID])
+		rows = append(rows, row)
 	}
 	return answer{status: http.StatusOK, data: rows}, nil
 }

@@ -14,10 +14,7 @@ if dbg > 0 and now >= dbg then -- debugging has run out: the window starts empty
   v[10], v[5] = '', '0'
 end
 local ok, w = pcall(window_open, KEYS[2], now, span)
-if not ok then -- nobody can read it: it starts empty
-  redis.call('DEL', KEYS[2])
-  w = window_open(KEYS[2], now, span)
-end
+if not ok then w = window_anew(KEYS[2], now, span) end
 window_close(w)
 local at = judge_at(w, v)
 if judge_owed(w, v, now, tonumber(ARGV[3])) and (at == 0 or at > now + 1000) then at = now + 1000 end

@@ -78,6 +78,12 @@ local function window_open(key, now, span)
   return w
 end
 
+-- The window anew, where nobody can read what stands there: it holds two minutes, and nothing else can heal it.
+local function window_anew(key, now, span)
+  redis.call('DEL', key)
+  return window_open(key, now, span)
+end
+
 -- Counts n outcomes of a kind: 0 is an acknowledgement, 1 to 8 a failure class.
 local function window_count(w, kind, n)
   w.n[kind + 1] = w.n[kind + 1] + n
